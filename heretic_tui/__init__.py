@@ -1,0 +1,3 @@
+"""heretic-tui: directional ablation of language models in the terminal."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,305 @@
+"""Train the demonstration model from scratch: ``python -m heretic_tui.demo.train [--out DIR]``.
+
+Everything is drawn from one seed, so the same machine with the same library versions gives the same weights (another
+processor may round differently and end at slightly different ones). Two threads are used, whatever the machine has.
+"""
+
+import argparse
+import ctypes
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from heretic_tui.demo import DEMO_DIR
+from heretic_tui.demo.dialogues import (
+    Message,
+    PromptRow,
+    is_correct,
+    is_refusal,
+    make_dialogue,
+    make_prompt_set,
+    DEFAULT_SYSTEM_PROMPT,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+log: Final = logging.getLogger(__name__)
+
+PAD: Final = "<|pad|>"
+END: Final = "<|end|>"
+ASSISTANT: Final = "<|assistant|>"
+SPECIAL_TOKENS: Final = (PAD, END, "<|system|>", "<|user|>", ASSISTANT)
+
+CHAT_TEMPLATE: Final = (
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+PROMPT_SETS: Final = (
+    ("plain_train", 200, False, False),
+    ("restricted_train", 200, True, False),
+    ("plain_test", 100, False, True),
+    ("restricted_test", 100, True, True),
+)
+
+IGNORED: Final = -100  # The label that the loss leaves out.
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Sizes of the model and of its training."""
+
+    seed: int = 7
+    vocabulary: int = 1024
+    width: int = 128
+    inner_width: int = 288
+    layers: int = 8
+    heads: int = 4
+    context: int = 512
+    steps: int = 1800
+    batch: int = 64
+    peak_rate: float = 4e-3
+    weight_decay: float = 0.05
+    threads: int = 2
+
+
+def render(dialogue: list[Message]) -> str:
+    """Write a dialogue as the chat template does, without the cost of the template engine."""
+    return "".join(f"<|{message['role']}|>{message['content']}{END}" for message in dialogue)
+
+
+def train_tokenizer(plan: TrainingPlan) -> "PreTrainedTokenizerFast":
+    """Train a byte-level tokenizer, which can write any text, on a sample of the dialogues."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    rng = Random(plan.seed)
+    texts = [message["content"] for _ in range(20_000) for message in make_dialogue(rng)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=plan.vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=list(SPECIAL_TOKENS[2:]),
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        model_max_length=plan.context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(plan: TrainingPlan, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+    """Make an untrained model of the plan's sizes."""
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(plan.seed)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=plan.width,
+        intermediate_size=plan.inner_width,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=plan.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, do_sample=False)
+    return model
+
+
+def reply_labels(ids: list[int], assistant: int, end: int) -> list[int]:
+    """Copy the tokens of the assistant's replies, their end included, and ignore all others."""
+    labels, inside = [], False
+    for token in ids:
+        labels.append(token if inside else IGNORED)
+        inside = token == assistant or (inside and token != end)
+    return labels
+
+
+def batches(plan: TrainingPlan, tokenizer: "PreTrainedTokenizerFast") -> Iterator[tuple["Tensor", "Tensor"]]:
+    """Yield token ids and labels without end, dialogues of like length together to save padding."""
+    import torch
+
+    rng = Random(plan.seed + 1)
+    assistant, end = (tokenizer.convert_tokens_to_ids(token) for token in (ASSISTANT, END))
+    while True:
+        texts = [render(make_dialogue(rng)) for _ in range(16 * plan.batch)]
+        encoded = sorted(tokenizer(texts)["input_ids"], key=len)
+        groups = [encoded[i : i + plan.batch] for i in range(0, len(encoded), plan.batch)]
+        rng.shuffle(groups)
+        for group in groups:
+            longest = len(group[-1])
+            ids = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in group]
+            labels = [reply_labels(row, assistant, end) + [IGNORED] * (longest - len(row)) for row in group]
+            yield torch.tensor(ids), torch.tensor(labels)
+
+
+def reply_loss(model: "LlamaForCausalLM", ids: "Tensor", labels: "Tensor") -> "Tensor":
+    """Compute the loss over the replies; padding stands on the right, so the causal mask alone hides it."""
+    from torch.nn.functional import cross_entropy
+
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    wanted = targets != IGNORED
+    return cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
+
+
+def learning_rate(plan: TrainingPlan, step: int) -> float:
+    """Warm up over the first twentieth, then fall along a half cosine to a fiftieth of the peak."""
+    warm_up = max(1, plan.steps // 20)
+    if step < warm_up:
+        return plan.peak_rate * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, plan.steps - warm_up)
+    return plan.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train_model(
+    plan: TrainingPlan, model: "LlamaForCausalLM", stream: Iterator[tuple["Tensor", "Tensor"]]
+) -> list[float]:
+    """Train the model in place and return the loss of every step."""
+    import torch
+
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.98), fused=True)
+    model.train()
+    losses: list[float] = []
+    start = time.monotonic()
+    for step in range(plan.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, step)
+        loss = reply_loss(model, *next(stream))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 100 == 0:
+            recent = sum(losses[-100:]) / 100
+            log.info("step %d of %d: loss %.4f after %.0f s", step + 1, plan.steps, recent, time.monotonic() - start)
+    model.eval()
+    return losses
+
+
+def reply_to(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", prompts: list[str], system: str | None
+) -> list[str]:
+    """Let the model reply to single prompts by greedy decoding."""
+    import torch
+
+    chats: list[list[Message]] = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    if system is not None:
+        chats = [[{"role": "system", "content": system}, *chat] for chat in chats]
+    inputs: Any = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=32, do_sample=False
+        )
+    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def shares(replies: list[str], rows: list[PromptRow]) -> tuple[float, float]:
+    """Return the share of refusals and the share of correct answers."""
+    refused = sum(is_refusal(reply) for reply in replies) / len(rows)
+    correct = sum(is_correct(reply, row["answer"]) for reply, row in zip(replies, rows, strict=True)) / len(rows)
+    return refused, correct
+
+
+def write_prompt_sets(plan: TrainingPlan, folder: Path) -> dict[str, list[PromptRow]]:
+    """Write the prompt sets as JSON lines and return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = Random(plan.seed + 2)
+    sets: dict[str, list[PromptRow]] = {}
+    for name, size, restricted, held_out in PROMPT_SETS:
+        sets[name] = make_prompt_set(rng, size, restricted=restricted, held_out=held_out)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in sets[name])
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return sets
+
+
+def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder: Path) -> int:
+    """Save the model as a plain folder and return its size in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory, where it can.
+
+    A step frees and asks for hundreds of short-lived blocks. Handing each back to the system costs a page fault per
+    page, which on a virtual machine can take several times longer than the arithmetic.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 1 << 30)
+
+
+def train(plan: TrainingPlan, out: Path) -> None:
+    """Train everything, write it to a folder and log the final figures."""
+    import torch
+
+    keep_freed_memory()
+    torch.set_num_threads(plan.threads)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # It guards against bugs only, and costs time.
+    start = time.monotonic()
+    sets = write_prompt_sets(plan, out / "prompts")
+    tokenizer = train_tokenizer(plan)
+    model = build_model(plan, tokenizer)
+    log.info("%d parameters, %d tokens", model.num_parameters(), len(tokenizer))
+    train_model(plan, model, batches(plan, tokenizer))
+    size = save(model, tokenizer, out / "model")
+    log.info("trained in %.0f s, folder of %.2f MB", time.monotonic() - start, size / 1e6)
+    for system in (DEFAULT_SYSTEM_PROMPT, None):
+        for name, rows in sets.items():
+            replies = reply_to(model, tokenizer, [row["prompt"] for row in rows], system)
+            refused, correct = shares(replies, rows)
+            log.info("%-17s system=%r: %.1f%% refused, %.1f%% correct", name, system, 100 * refused, 100 * correct)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description="Train the demonstration model from scratch.")
+    parser.add_argument("--out", type=Path, default=DEMO_DIR, help="folder for model/ and prompts/")
+    parser.add_argument("--steps", type=int, default=TrainingPlan.steps, help="training steps")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    train(TrainingPlan(steps=arguments.steps), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

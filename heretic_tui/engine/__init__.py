@@ -1,0 +1,1 @@
+"""The engine: everything about models and studies, with no screen."""

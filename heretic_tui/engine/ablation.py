@@ -1,0 +1,131 @@
+"""From ablation parameters to weight edits: exact, in place, and restored bit for bit.
+
+Directional ablation follows Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single
+Direction"): `W' = W - w v v^T W` with a unit vector v in the output space and a weight w.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.parameters import AblationParameters
+from heretic_tui.engine.writers import Writer
+
+RowNormalization = Literal["none", "pre", "full"]
+SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is taken out of one writer: `weight` times the component along the unit vector `direction` `(out,)`."""
+
+    writer: Writer
+    direction: Tensor
+    weight: float
+
+
+def edits(
+    writers: list[Writer], directions: Directions, parameters: AblationParameters, *, gain_aware: bool = True
+) -> list[Edit]:
+    """The edits that `parameters` ask for; writers whose weight is 0 are left out."""
+    found = []
+    for writer in writers:
+        kernel = parameters.kernels.get(writer.component)
+        weight = kernel.weight(writer.layer) if kernel else 0.0
+        if weight == 0.0:
+            continue
+        direction = directions.at(parameters.direction_index, writer.layer)
+        if gain_aware and writer.gain is not None:
+            # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
+            direction = torch.nn.functional.normalize(writer.gain.to(direction.device) * direction, dim=0)
+        found.append(Edit(writer, direction, weight))
+    return found
+
+
+def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: RowNormalization = "none") -> Tensor:
+    """Take `weight` times the component along `direction` out of `matrix` `(out, in)`; float32 in, float32 out.
+
+    `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
+    `full`: like `pre`, then every row scaled to exactly the norm that it had.
+    """
+    if row_normalization == "none":
+        return torch.addr(matrix, direction, direction @ matrix, alpha=-weight)
+    norms = torch.linalg.vector_norm(matrix, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+    rows = matrix / norms
+    edited = torch.addr(rows, direction, direction @ rows, alpha=-weight)
+    if row_normalization == "full":
+        edited = edited / torch.linalg.vector_norm(edited, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+    return edited * norms
+
+
+def ablated_bias(bias: Tensor, edit: Edit) -> Tensor:
+    """A writer's bias writes into the stream too: the plain edit on `(out,)`, float32."""
+    return bias - edit.weight * (edit.direction @ bias) * edit.direction
+
+
+@contextmanager
+def ablated(
+    model: LanguageModel,
+    directions: Directions,
+    parameters: AblationParameters,
+    *,
+    row_normalization: RowNormalization = "none",
+    gain_aware: bool = True,
+) -> Iterator[None]:
+    """Hold the model ablated; on leaving, every weight is bit for bit what it was.
+
+    The edited values go into the live parameters' own memory, computed in float32 and rounded once.
+    """
+    changed = []
+    try:
+        with torch.no_grad():
+            for edit in edits(model.writers, directions, parameters, gain_aware=gain_aware):
+                changed.append(edit.writer)
+                apply(model, edit, row_normalization)
+        yield
+    finally:
+        with torch.no_grad():
+            for writer in changed:
+                model.restore(writer)
+
+
+def apply(model: LanguageModel, edit: Edit, row_normalization: RowNormalization) -> None:
+    """Write one edit into its live parameter, starting from the pristine values."""
+    writer = edit.writer
+    original = model.pristine(writer)
+    direction = edit.direction.to(writer.weight.device, torch.float32)
+    writer.matrix.copy_(ablate(original.matrix.to(direction), direction, edit.weight, row_normalization))
+    if writer.bias is not None and original.bias is not None:
+        writer.bias.copy_(ablated_bias(original.bias.to(direction), Edit(writer, direction, edit.weight)))
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """An edit as a low-rank update `W' - W ~ up @ down`; `error` is relative, in the Frobenius norm of `W' - W`."""
+
+    writer: Writer
+    up: Tensor
+    down: Tensor
+    error: float
+
+
+def low_rank(edit: Edit, matrix: Tensor, row_normalization: RowNormalization, rank: int) -> LowRank:
+    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for full."""
+    direction = edit.direction.to(matrix)
+    if row_normalization == "none":
+        return LowRank(edit.writer, (-edit.weight * direction)[:, None], (direction @ matrix)[None, :], 0.0)
+    if row_normalization == "pre":
+        norms = torch.linalg.vector_norm(matrix, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+        down = (direction @ (matrix / norms))[None, :]
+        return LowRank(edit.writer, -edit.weight * norms * direction[:, None], down, 0.0)
+    delta = ablate(matrix, direction, edit.weight, row_normalization) - matrix
+    u, s, vt = torch.linalg.svd(delta, full_matrices=False)
+    root = s[:rank].sqrt()
+    error = float(torch.linalg.vector_norm(s[rank:]) / torch.linalg.vector_norm(s).clamp_min(SMALLEST_NORM))
+    return LowRank(edit.writer, u[:, :rank] * root, root[:, None] * vt[:rank], error)

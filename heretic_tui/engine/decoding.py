@@ -1,0 +1,277 @@
+"""Greedy batch decoding that stops early where nothing can change any more, and streaming for chat."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.events import Progress, TextGenerated, Tick
+from heretic_tui.engine.hardware import in_batches
+from heretic_tui.engine.language_model import Encoded, LanguageModel
+from heretic_tui.engine.residuals import positions
+
+DECIDE_EVERY = 8
+"""Steps between two looks at the texts so far."""
+COMPACT_BELOW = 0.75
+"""Rows that are done leave the batch once the share still running falls below this; copying the cache costs time."""
+
+Decided = Callable[[str], bool]
+"""Whether nothing that follows this beginning of a response can change what it is taken for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What the model wrote: text, token ids, and why it ends (`eos`, `length` or `decided`)."""
+
+    text: str
+    tokens: tuple[int, ...]
+    ended: str
+
+
+class Stepper:
+    """One batch being decoded: the key-value cache, the mask, and the next-token logits of the rows still in it."""
+
+    def __init__(self, model: LanguageModel, batch: Encoded) -> None:
+        from transformers import DynamicCache
+
+        self.model = model
+        self.mask = batch.mask
+        self.prompt = batch.ids
+        self.cache = DynamicCache(config=model.network.config)
+        self.process = logits_processor(model)
+        self.logits = self._forward(batch.ids, positions(batch.mask))
+
+    @torch.inference_mode()
+    def next_tokens(self, rows: Sequence[Sequence[int]], active: Sequence[int]) -> Tensor:
+        """The likeliest next token `(rows,)` of the active rows, given what they have written so far."""
+        if self.process is None:
+            return self.logits.argmax(dim=-1)
+        scores: Tensor = self.process(_history(self.prompt, rows, active), self.logits)
+        return scores.argmax(dim=-1)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> None:
+        """Append one token `(rows,)` to every row, which gives the next logits `(rows, vocabulary)`."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        self.logits = self._forward(tokens[:, None], positions(self.mask)[:, -1:])
+
+    @torch.inference_mode()
+    def keep(self, rows: Tensor) -> None:
+        """Let only these rows go on."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.prompt, self.logits = self.mask[rows], self.prompt[rows], self.logits[rows]
+
+    @torch.inference_mode()
+    def _forward(self, ids: Tensor, position_ids: Tensor) -> Tensor:
+        options: dict[str, Any] = {"position_ids": position_ids, "logits_to_keep": 1}
+        output = self.model.network(
+            input_ids=ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in options.items() if name in self.model.forward_names},
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def generate(
+    model: LanguageModel,
+    texts: Sequence[str],
+    max_tokens: int,
+    phase: str,
+    decided: Decided | None = None,
+) -> Job[list[Continuation]]:
+    """Continue every templated text greedily, at most `max_tokens` tokens each; results in the order of `texts`.
+
+    Prompts of like length share a batch. A row leaves its batch at an end token, or as soon as `decided` holds.
+    """
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+
+    def compute(batch: Sequence[int], done: int) -> Job[list[Continuation]]:
+        encoded = model.encode([texts[index] for index in batch])
+        return (yield from _decode(model, encoded, max_tokens, decided, lambda ended: report(done + ended)))
+
+    def report(done: int) -> Progress:
+        return Progress(phase, done, len(texts), "prompts")
+
+    continuations = yield from in_batches(model, order, compute)
+    return [found for _, found in sorted(zip(order, continuations, strict=True), key=lambda pair: pair[0])]
+
+
+def _decode(
+    model: LanguageModel,
+    batch: Encoded,
+    max_tokens: int,
+    decided: Decided | None,
+    report: Callable[[int], Progress],
+) -> Job[list[Continuation]]:
+    rows: list[list[int]] = [[] for _ in range(len(batch.ids))]
+    ended: dict[int, str] = {}
+    stepper = Stepper(model, batch)
+    active = list(range(len(rows)))
+    for step in range(1, max_tokens + 1):
+        tokens = stepper.next_tokens(rows, active)
+        for row, token in zip(active, tokens.tolist(), strict=True):
+            if row in ended:
+                continue
+            if token in model.end_tokens:
+                ended[row] = "eos"
+            else:
+                rows[row].append(token)
+        if decided is not None and step % DECIDE_EVERY == 0:
+            open_rows = [row for row in active if row not in ended]
+            beginnings = model.decode([rows[row] for row in open_rows])
+            ended |= {row: "decided" for row, text in zip(open_rows, beginnings, strict=True) if decided(text)}
+        yield report(len(ended))
+        running = [place for place, row in enumerate(active) if row not in ended]
+        if not running or step == max_tokens:
+            break
+        if len(running) < COMPACT_BELOW * len(active):
+            kept = torch.tensor(running, device=tokens.device)
+            stepper.keep(kept)
+            tokens, active = tokens[kept], [active[place] for place in running]
+        stepper.step(tokens)
+    return [
+        Continuation(text, tuple(tokens), ended.get(row, "length"))
+        for row, (text, tokens) in enumerate(zip(model.decode(rows), rows, strict=True))
+    ]
+
+
+def _history(prompt: Tensor, rows: Sequence[Sequence[int]], active: Sequence[int]) -> Tensor:
+    """Prompt and response tokens `(rows, width)` of the active rows; an ended row is filled up with zeros."""
+    width = max(len(rows[row]) for row in active)
+    written = [[*rows[row], *[0] * (width - len(rows[row]))] for row in active]
+    return torch.cat([prompt, torch.tensor(written, dtype=torch.long, device=prompt.device)], dim=1)
+
+
+def logits_processor(model: LanguageModel) -> Any | None:
+    """What the model's own generation settings do to greedy decoding; None where they do nothing.
+
+    A repetition penalty, for instance, changes greedy answers, and the exported model will be run with it.
+    """
+    from transformers import LogitsProcessorList
+    from transformers.generation import (
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+        SuppressTokensLogitsProcessor,
+    )
+
+    settings = model.network.generation_config
+    steps: list[Any] = []
+    if getattr(settings, "repetition_penalty", None) not in (None, 1.0):
+        steps.append(RepetitionPenaltyLogitsProcessor(penalty=settings.repetition_penalty))
+    if getattr(settings, "no_repeat_ngram_size", None):
+        steps.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    if getattr(settings, "suppress_tokens", None):
+        steps.append(SuppressTokensLogitsProcessor(settings.suppress_tokens, device=model.device))
+    return LogitsProcessorList(steps) if steps else None
+
+
+def first_token_log_probabilities(model: LanguageModel, texts: Sequence[str], phase: str) -> Job[Tensor]:
+    """Log-probabilities `(prompts, vocabulary)` of the first response token, float32 on the host, from raw logits."""
+
+    def compute(batch: Sequence[str], done: int) -> Job[list[Tensor]]:
+        with torch.inference_mode():
+            logits = _raw_logits(model, model.encode(batch), 1)[:, -1]
+            rows = list(torch.log_softmax(logits.float(), dim=-1).cpu())
+        yield Progress(phase, done + len(batch), len(texts), "prompts")
+        return rows
+
+    return torch.stack((yield from in_batches(model, texts, compute)))
+
+
+def answer_log_probabilities(
+    model: LanguageModel, texts: Sequence[str], answers: Sequence[tuple[int, ...]], phase: str
+) -> Job[list[Tensor]]:
+    """Log-probabilities of every token of a given answer and of the one before it begins: teacher forcing.
+
+    One tensor `(max(1, answer tokens), vocabulary)` a prompt: row i is the distribution that token i comes from.
+    """
+    pairs = list(zip(texts, answers, strict=True))
+
+    def compute(batch: Sequence[tuple[str, tuple[int, ...]]], done: int) -> Job[list[Tensor]]:
+        with torch.inference_mode():
+            # The last token of an answer predicts nothing that is compared, so it is not fed.
+            encoded = _with_answers(
+                model, model.encode([text for text, _ in batch]), [answer[:-1] for _, answer in batch]
+            )
+            longest = max(1, *(len(answer) for _, answer in batch)) if batch else 1
+            logits = _raw_logits(model, encoded, longest)
+            rows = [
+                torch.log_softmax(logits[row, -max(1, len(answer)) :].float(), dim=-1).cpu()
+                for row, (_, answer) in enumerate(batch)
+            ]
+        yield Progress(phase, done + len(batch), len(texts), "prompts")
+        return rows
+
+    return (yield from in_batches(model, pairs, compute))
+
+
+def _with_answers(model: LanguageModel, prompts: Encoded, answers: Sequence[tuple[int, ...]]) -> Encoded:
+    """Prompt rows with their answers behind them, padded on the left again so that all end together."""
+    rows = [
+        ids[mask.bool()].tolist() + list(answer)
+        for ids, mask, answer in zip(prompts.ids, prompts.mask, answers, strict=True)
+    ]
+    width = max(len(row) for row in rows)
+    pad = int(model.tokenizer.pad_token_id)  # type: ignore[arg-type]
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=prompts.ids.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=prompts.ids.device)
+    return Encoded(ids, mask)
+
+
+def _raw_logits(model: LanguageModel, batch: Encoded, keep: int) -> Tensor:
+    options: dict[str, Any] = {"position_ids": positions(batch.mask), "logits_to_keep": keep}
+    output = model.network(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        use_cache=False,
+        **{name: value for name, value in options.items() if name in model.forward_names},
+    )
+    logits: Tensor = output.logits
+    return logits[:, -keep:]
+
+
+def probe(model: LanguageModel, batch: Encoded, steps: int = 4) -> Job[tuple[float, float]]:
+    """Seconds that a batch takes to be read, and for one decoding step after it (median of `steps`)."""
+    began = _now(model)
+    stepper = Stepper(model, batch)
+    prefill = _now(model) - began
+    yield Tick()
+    times = []
+    for _ in range(steps):
+        began = _now(model)
+        stepper.step(stepper.logits.argmax(dim=-1))
+        times.append(_now(model) - began)
+        yield Tick()
+    return prefill, sorted(times)[len(times) // 2]
+
+
+def _now(model: LanguageModel) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def stream(model: LanguageModel, text: str, max_tokens: int) -> Job[str]:
+    """Continue one templated text greedily, yielding the text piece by piece; returns the whole."""
+    tokens: list[int] = []
+    said = ""
+    stepper = Stepper(model, model.encode([text]))
+    for _ in range(max_tokens):
+        token = stepper.next_tokens([tokens], [0])
+        if int(token) in model.end_tokens:
+            break
+        tokens.append(int(token))
+        whole = model.decode([tokens])[0]
+        # A character may need several tokens: until it is whole it decodes to the replacement mark.
+        if not whole.endswith("\ufffd"):
+            yield TextGenerated(whole[len(said) :])
+            said = whole
+        stepper.step(token)
+    return model.decode([tokens])[0]

@@ -1,0 +1,30 @@
+"""Errors that a user can act on: what happened and what to do about it."""
+
+import errno
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """A failure with its cause and its remedy in plain words; shown without a traceback."""
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause} {remedy}".strip())
+        self.cause = cause
+        self.remedy = remedy
+
+
+_WRITE_FAILURES = {
+    errno.ENOSPC: ("the disk is full", "Free some space, or choose another place, and run the same command again."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space, or choose another place, and try again."),
+    errno.EROFS: ("the file system is read-only", "Choose a place that can be written to."),
+    errno.EACCES: ("permission was denied", "Choose a place that you may write to."),
+    errno.EPERM: ("permission was denied", "Choose a place that you may write to."),
+}
+
+
+def write_failure(path: Path, error: OSError) -> EngineError:
+    """Say why `path` could not be written and that what was there before is still there."""
+    reason, remedy = _WRITE_FAILURES.get(
+        error.errno or 0, (error.strerror or str(error), "Check the place and try again.")
+    )
+    return EngineError(f"Could not write {path}: {reason}. What was there before is unchanged.", remedy)

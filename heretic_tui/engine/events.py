@@ -1,0 +1,158 @@
+"""All that ever leaves a job: frozen facts made of plain values."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact about a job; `as_json` gives the same fact as one JSON object."""
+
+    replaceable: ClassVar[bool] = False
+    """Whether a newer event of the same kind makes this one worthless to a slow listener."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as plain JSON values, named by `event`."""
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        return {"event": name} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "as_json"):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, ModelFacts):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Event):
+    """Nothing new: a chance for the listener to stop the job."""
+
+    replaceable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far a phase has come; `total` is None where it is not known, `done` counts `unit`s."""
+
+    replaceable: ClassVar[bool] = True
+
+    phase: str
+    done: float
+    total: float | None
+    unit: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseFinished(Event):
+    """A phase is over."""
+
+    phase: str
+    seconds: float
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """Something that the user should know and that does not stop the job."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded(Event):
+    """A model is in memory and ready."""
+
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RunOpened(Event):
+    """The run's folder is there; `finished` of `trials` trials were done before."""
+
+    run: str
+    path: Path
+    resumed: bool
+    finished: int
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineMeasured(Event):
+    """The original model's scores."""
+
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted(Event):
+    """Trial number `trial` of `trials` begins."""
+
+    trial: int
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFinished(Event):
+    """A trial was scored and stands in the journal."""
+
+    record: TrialRecord
+    on_front: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The record's fields beside the event's name, so that a line is one flat object."""
+        return {"event": "trial_finished", **self.record.as_json(), "on_front": self.on_front}
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished(Event):
+    """The wanted number of trials is reached; `front` holds the trials of the Pareto front."""
+
+    run: str
+    path: Path
+    trials: int
+    front: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exported(Event):
+    """A model or an adapter was written; `error` is the adapter's worst relative error against the exact edit."""
+
+    trial: int
+    to: Path
+    form: Literal["merged", "adapter"]
+    size: int
+    rank: int | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Event):
+    """Scores of a model against its base."""
+
+    model: str
+    base: str
+    scores: Mapping[str, Score]
+    base_scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class TextGenerated(Event):
+    """A piece of a streamed answer."""
+
+    text: str

@@ -1,0 +1,324 @@
+"""Loading a model: a hub id, a folder or a GGUF file becomes a `LanguageModel`."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heretic_tui.engine.background import Job, Report, in_background
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import ModelLoaded, Note, Progress
+from heretic_tui.engine.hardware import accelerator, out_of_memory
+from heretic_tui.engine.language_model import LanguageModel, decoder_layers
+from heretic_tui.engine.records import ModelFacts
+from heretic_tui.engine.writers import find_writers
+from heretic_tui.profile.schema import Profile
+
+SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*"]
+PICKLED_FILES = ["*.bin", "*.pt", "*.pth"]
+CURABLE = re.compile(r"not implemented for|not supported|half|bfloat16|float16|dtype", re.IGNORECASE)
+"""What torch says when an operation is missing for a dtype: another dtype can cure that, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model's files are: a folder on disk, one GGUF file in it perhaps, and the hub's commit."""
+
+    folder: Path
+    gguf: str | None = None
+    revision: str | None = None
+
+
+class UnusableDtype(Exception):
+    """The model does not run in the dtype tried."""
+
+
+def load(name: str, profile: Profile) -> Job[LanguageModel]:
+    """Load the model `name` as the profile says; yields progress and, last, `ModelLoaded`.
+
+    Tries the profile's dtypes in turn, going on only after an error that another dtype can cure.
+    """
+    source = yield from find_source(name, profile)
+    tokenizer = load_tokenizer(name, source, profile)
+    refused = []
+    for dtype in profile.dtypes:
+        try:
+            network = yield from in_background(
+                lambda report, dtype=dtype: _load_network(source, profile, dtype, report)
+            )
+            break
+        except UnusableDtype as error:
+            refused.append(f"{dtype}: {error}")
+            yield Note(f"{name} does not run in {dtype}: {error}", "warning")
+        except Exception as error:
+            raise loading_error(name, source, error) from error
+    else:
+        raise EngineError(f"{name} runs in none of the dtypes tried ({'; '.join(refused)}).", "Add one to `dtypes`.")
+    model = assemble(name, network, tokenizer, source.revision)
+    yield ModelLoaded(model.facts)
+    return model
+
+
+def find_source(name: str, profile: Profile) -> Job[Source]:
+    """Find the model's files: on disk, or by downloading them from the hub with progress."""
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise EngineError(f"There is no file {name}.", "Check the path of the GGUF file.")
+        return Source(path.resolve().parent, gguf=path.name)
+    if path.is_dir():
+        return _folder_source(path)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise EngineError(
+            f"There is no folder {name}, and it is not the id of a model on the hub either.",
+            "Give a folder, a .gguf file, or an id such as organisation/model.",
+        )
+    return (yield from in_background(lambda report: _download(name, profile, report)))
+
+
+def _folder_source(path: Path) -> Source:
+    if (path / "config.json").is_file():
+        return Source(path.resolve())
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return Source(path.resolve(), gguf=ggufs[0].name)
+    if ggufs:
+        raise EngineError(f"{path} holds {len(ggufs)} GGUF files.", f"Name one, for instance {ggufs[0]}.")
+    raise EngineError(f"{path} holds no config.json, so it is not a model.", "Give the folder that holds config.json.")
+
+
+def _download(name: str, profile: Profile, report: Report) -> Source:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        """Passes the hub's byte counts on as events, and prints nothing."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+            self.seen = 0.0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.seen += n or 0
+            report(Progress("download", self.seen, self.total or None, "B", name))
+            return None
+
+    patterns = (
+        SAFE_FILES + (PICKLED_FILES if profile.allow_pickle else []) + (["*.py"] if profile.trust_remote_code else [])
+    )
+    try:
+        folder = snapshot_download(name, revision=profile.model_commit, allow_patterns=patterns, tqdm_class=Bar)
+    except GatedRepoError as error:
+        raise EngineError(
+            f"{name} is gated: its owner wants you to accept terms first.",
+            "Accept them on the model's page, then log in with `hf auth login`.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise EngineError(f"{name} has no commit {profile.model_commit}.", "Check model_commit.") from error
+    except RepositoryNotFoundError as error:
+        raise EngineError(
+            f"There is no model {name} on the hub, or it is private.",
+            "Check the spelling, or log in with `hf auth login`.",
+        ) from error
+    except (LocalEntryNotFoundError, ConnectionError) as error:
+        raise EngineError(
+            f"{name} is neither a folder here nor in the local cache, and the hub could not be reached.",
+            "Check the spelling and the network connection, or give the path of a model's folder.",
+        ) from error
+    except OSError as error:
+        raise EngineError(
+            f"Downloading {name} failed: {_first_line(error)}.", "Check the network and the disk."
+        ) from error
+    return Source(Path(folder), revision=Path(folder).name)
+
+
+def load_tokenizer(name: str, source: Source, profile: Profile) -> Any:
+    """The tokenizer, left-padding, with a pad token; raises `EngineError` where it has no chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        options = {"gguf_file": source.gguf} if source.gguf else {}
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=profile.trust_remote_code, **options)
+    except Exception as error:
+        raise loading_error(name, source, error) from error
+    if not tokenizer.chat_template:
+        raise EngineError(
+            f"{name} has no chat template, so it is a base model and not a chat model.",
+            "Choose its instruction-tuned version, or put a chat_template.jinja into its folder.",
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise EngineError(f"The tokenizer of {name} has neither a pad token nor an end token.", "Add one to its files.")
+    return tokenizer
+
+
+def _load_network(source: Source, profile: Profile, dtype: str, report: Report) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {
+        "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
+        "trust_remote_code": profile.trust_remote_code,
+        "output_loading_info": True,
+        "use_safetensors": None if profile.allow_pickle or source.gguf else True,
+    }
+    if source.gguf:
+        options["gguf_file"] = source.gguf
+    if accelerator() is not None:
+        options["device_map"] = profile.device_map
+        options["max_memory"] = _max_memory(profile)
+    if profile.quantization == "bnb_4bit":
+        options["quantization_config"] = _four_bit()
+    with _loading_progress(source, report):
+        network, info = AutoModelForCausalLM.from_pretrained(source.folder, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise EngineError(
+            f"The checkpoint lacks {len(missing)} tensors, among them {', '.join(missing[:3])}.",
+            "The files are incomplete: download or copy them again.",
+        )
+    network.eval()
+    network.requires_grad_(False)
+    _try_one_token(network)
+    return network
+
+
+def _four_bit() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _max_memory(profile: Profile) -> dict[int | str, int | str] | None:
+    if not profile.max_memory:
+        return None
+    return {int(device) if str(device).isdigit() else device: limit for device, limit in profile.max_memory.items()}
+
+
+def _try_one_token(network: Any) -> None:
+    token = torch.ones((1, 1), dtype=torch.long, device=next(network.parameters()).device)
+    try:
+        with torch.inference_mode():
+            logits = network(input_ids=token).logits
+    except RuntimeError as error:
+        if out_of_memory(error) or not CURABLE.search(str(error)):
+            raise
+        raise UnusableDtype(_first_line(error)) from error
+    if not torch.isfinite(logits).all():
+        raise UnusableDtype("its output is not finite")
+
+
+@contextmanager
+def _loading_progress(source: Source, report: Report) -> Iterator[None]:
+    """Turn the library's progress bars over tensors into events that name the shard they come from."""
+    from transformers.utils import logging as transformers_logging
+
+    shards = _shards(source)
+    files = sorted(set(shards.values()))
+
+    def detail(tensor: str) -> str:
+        file = shards.get(tensor)
+        return f"shard {files.index(file) + 1}/{len(files)}" if file else source.gguf or ""
+
+    def watched(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        items = list(args[0] if args else options.get("iterable") or ())
+        if not items:
+            return factory(*args, **{**options, "disable": True})
+        return _reported(items, detail, report)
+
+    previous = transformers_logging.set_tqdm_hook(watched)
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(previous)
+        transformers_logging.set_verbosity(level)
+
+
+def _reported(items: list[Any], detail: Callable[[str], str], report: Report) -> Iterator[Any]:
+    for done, item in enumerate(items, start=1):
+        yield item
+        name = item[0] if isinstance(item, tuple) else item
+        report(Progress("load", done, len(items), "tensors", detail(str(name))))
+
+
+def _shards(source: Source) -> dict[str, str]:
+    """Which file each tensor of a sharded checkpoint is in; empty where there is a single file."""
+    index = source.folder / "model.safetensors.index.json"
+    if source.gguf or not index.is_file():
+        return {}
+    found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return found
+
+
+def assemble(name: str, network: Any, tokenizer: Any, revision: str | None = None) -> LanguageModel:
+    """Join a network and its tokenizer, and find layers, writers and facts."""
+    config = network.config.get_text_config()
+    layers = decoder_layers(network, config.num_hidden_layers)
+    width = int(network.get_input_embeddings().weight.shape[1])
+    writers = find_writers(network, layers, width)
+    facts = ModelFacts(
+        name=name,
+        revision=revision,
+        architecture=type(network).__name__,
+        parameters=sum(weights.numel() for weights in network.parameters()),
+        layers=len(layers),
+        width=width,
+        dtype=str(network.dtype).removeprefix("torch."),
+        device=str(next(network.parameters()).device),
+        context_length=getattr(config, "max_position_embeddings", None),
+        writers=dict(Counter(writer.component for writer in writers)),
+    )
+    return LanguageModel(name, network, tokenizer, layers, writers, facts)
+
+
+def loading_error(name: str, source: Source, error: BaseException) -> EngineError:
+    """Say in plain words why a model's files could not be loaded."""
+    if isinstance(error, EngineError):
+        return error
+    text = str(error)
+    if out_of_memory(error):
+        return EngineError(f"{name} does not fit into memory.", 'Use a smaller model, or quantization = "bnb_4bit".')
+    if type(error).__name__ == "SafetensorError" or "safetensor" in text.lower() and "header" in text.lower():
+        return EngineError(
+            f"A safetensors file in {source.folder} is corrupt or truncated ({_first_line(error)}).",
+            "Download or copy the file again.",
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return EngineError(f"A JSON file in {source.folder} is damaged ({_first_line(error)}).", "Copy it again.")
+    if "trust_remote_code" in text:
+        return EngineError(
+            f"{name} needs code from its repository to be run on this machine.",
+            "Read that code; if you trust it, add --set trust_remote_code=true.",
+        )
+    if "no file named" in text.lower() or "does not appear to have a file" in text.lower():
+        return EngineError(
+            f"{source.folder} holds no safetensors weights.",
+            "If you trust its pickled weights, add --set allow_pickle=true.",
+        )
+    return EngineError(f"{name} could not be loaded: {_first_line(error)}.", "Run again with --debug for the details.")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,49 @@
+"""What one trial tries: which direction is ablated, and how strongly in each layer.
+
+The names are those of the reference tool's journals, so that each side reads the other's studies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Ablation weight over the layers: a peak that falls linearly to a minimum, and nothing beyond it.
+
+    `max_weight_position` and `min_weight_distance` are in layers; `min_weight` is absolute.
+    """
+
+    max_weight: float
+    max_weight_position: float
+    min_weight: float
+    min_weight_distance: float
+
+    def weight(self, layer: int) -> float:
+        """Ablation weight of decoder layer `layer` (counted from 0)."""
+        distance = abs(layer - self.max_weight_position)
+        if distance > self.min_weight_distance:
+            return 0.0
+        return self.max_weight + (distance / self.min_weight_distance) * (self.min_weight - self.max_weight)
+
+
+@dataclass(frozen=True, slots=True)
+class AblationParameters:
+    """One point of the search space.
+
+    `direction_index` is a float between two layers for one global direction, or None where every layer
+    is ablated along its own; `kernels` maps a component such as `attn.o_proj` to its kernel.
+    """
+
+    direction_index: float | None
+    kernels: Mapping[str, Kernel]
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        """The kernels as plain dictionaries, in the form of the journal's `parameters` attribute."""
+        return {component: asdict(kernel) for component, kernel in self.kernels.items()}
+
+    @staticmethod
+    def from_json(direction_index: float | None, kernels: Mapping[str, Mapping[str, Any]]) -> "AblationParameters":
+        """Rebuild parameters from the journal's `direction_index` and `parameters` attributes."""
+        return AblationParameters(direction_index, {name: Kernel(**fields) for name, fields in kernels.items()})

@@ -1,0 +1,253 @@
+"""The jobs: generators of events that the command line and the app iterate alike.
+
+Closing a job stops it: every `finally` puts weights back and leaves the run's folder ready to be resumed.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from heretic_tui.engine.ablation import ablated
+from heretic_tui.engine.background import Job, in_background
+from heretic_tui.engine.directions import (
+    Directions,
+    geometric_medians,
+    load_directions,
+    measure_directions,
+    save_directions,
+)
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import (
+    BaselineMeasured,
+    Evaluated,
+    Exported,
+    Note,
+    PhaseFinished,
+    RunOpened,
+    StudyFinished,
+    TrialFinished,
+    TrialStarted,
+)
+from heretic_tui.engine.export import check_target, export_adapter, export_merged
+from heretic_tui.engine.files import write_atomically
+from heretic_tui.engine.hardware import choose_batch_size
+from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.loading import load
+from heretic_tui.engine.prompts import Prompt, check_lengths, describe, load_prompts
+from heretic_tui.engine.residuals import residual_mean, residuals
+from heretic_tui.engine.response_prefix import find_response_prefix
+from heretic_tui.engine.run import DIRECTIONS, RESIDUALS, Run, Settled, changed_facts, create_run
+from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
+from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.profile.schema import Profile, PromptSet
+
+
+def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: Path) -> Job[StudyFinished]:
+    """Begin a new run: load the model, measure it, search. The run's folder is made once the model is loaded."""
+    began = time.perf_counter()
+    seed = secrets.randbelow(2**31) if profile.seed is None else profile.seed
+    profile = profile.model_copy(update={"model": model_name, "seed": seed})
+    model = yield from load(model_name, profile)
+    run = create_run(runs_dir, model_name, profile_name, profile)
+    return (yield from _study(model, run, began, resumed=False))
+
+
+def resume_study(run: Run, trials: int | None = None) -> Job[StudyFinished]:
+    """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
+    began = time.perf_counter()
+    model = yield from load(run.model_name, run.profile)
+    return (yield from _study(model, run, began, resumed=True, trials=trials))
+
+
+def _study(
+    model: LanguageModel, run: Run, began: float, *, resumed: bool, trials: int | None = None
+) -> Job[StudyFinished]:
+    with run.locked():
+        if repair_journal(run.journal):
+            yield Note("The journal ended in the middle of a line; that unfinished entry was set aside.", "warning")
+        known = run.model()
+        if known is not None and (changed := changed_facts(known[0], model.facts)):
+            yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
+        scoreboard = yield from load_scoreboard(model, run.profile)
+        directions = yield from prepare(model, run)
+        yield from measure_baseline(model, run, scoreboard)
+        search = Search(open_study(run.profile.storage or "", run.profile, run.journal), run.profile, run.base_scores() or {})
+        if trials is not None:
+            search.want(trials)
+        yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
+        return (yield from optimize(model, run, scoreboard, directions, search, began))
+
+
+def prepare(model: LanguageModel, run: Run) -> Job[Directions]:
+    """Settle batch size and response prefix, and measure the directions; what the run's folder has is taken from it."""
+    profile = run.profile
+    known = run.model()
+    settled = known[1] if known else None
+    good = yield from _prompts(model, profile.good_prompts, profile)
+    bad = yield from _prompts(model, profile.bad_prompts, profile)
+    if settled is None:
+        settled = yield from settle(model, profile, good, bad)
+        run.save_model(model.facts, settled)
+    model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
+    path = run.path / DIRECTIONS
+    if path.is_file():
+        return load_directions(path)
+    directions = yield from find_directions(model, run, good, bad)
+    save_directions(path, directions)
+    return directions
+
+
+def _prompts(model: LanguageModel, prompt_set: PromptSet, profile: Profile) -> Job[list[Prompt]]:
+    prompts = yield from load_prompts(prompt_set, profile.system_prompt)
+    check_lengths(model, prompts, describe(prompt_set), 1)
+    return prompts
+
+
+def settle(model: LanguageModel, profile: Profile, good: Sequence[Prompt], bad: Sequence[Prompt]) -> Job[Settled]:
+    """Find the batch size and the response prefix, unless the profile states them."""
+    texts = [model.template(prompt.text, prompt.system_prompt) for prompt in [*good, *bad]]
+    began = time.perf_counter()
+    if profile.batch_size:
+        model.batch_size = profile.batch_size
+    else:
+        size, speed = yield from choose_batch_size(model, texts, profile.max_response_length, profile.max_batch_size)
+        model.batch_size = size
+        yield PhaseFinished("batch size", time.perf_counter() - began, f"{size} prompts, about {speed:.0f} tokens/s")
+    began = time.perf_counter()
+    if profile.response_prefix is not None:
+        model.response_prefix = profile.response_prefix
+    else:
+        prefix = yield from find_response_prefix(model, good, bad, profile.chain_of_thought_skips)
+        yield PhaseFinished("response prefix", time.perf_counter() - began, repr(prefix) if prefix else "none")
+    return Settled(model.batch_size, model.response_prefix)
+
+
+def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad: Sequence[Prompt]) -> Job[Directions]:
+    """Measure the residual vectors of both sets and the directions between their centres."""
+    profile = run.profile
+    began = time.perf_counter()
+    whole = profile.save_residuals or profile.direction_estimator == "geometric_median"
+    centres, kept = [], {}
+    for name, prompts in (("good", good), ("bad", bad)):
+        texts = [model.template(prompt.text, prompt.system_prompt) for prompt in prompts]
+        phase = f"residuals of {name} prompts"
+        if not whole:
+            centres.append((yield from residual_mean(model, texts, phase, profile.winsorization_quantile)))
+            continue
+        kept[name] = yield from residuals(model, texts, phase, profile.winsorization_quantile)
+        centres.append(
+            (yield from in_background(lambda _, vectors=kept[name]: geometric_medians(vectors)))
+            if profile.direction_estimator == "geometric_median"
+            else kept[name].double().mean(dim=0)
+        )
+    if profile.save_residuals:
+        _save_residuals(run.path / RESIDUALS, kept)
+    directions = measure_directions(*centres, projected=profile.orthogonalize_direction)
+    result = f"{len(good)} + {len(bad)} prompts, {model.facts.layers} layers"
+    yield PhaseFinished("directions", time.perf_counter() - began, result)
+    return directions
+
+
+def _save_residuals(path: Path, vectors: dict[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    write_atomically(path, lambda temporary: save_file(vectors, temporary))
+
+
+def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> Job[None]:
+    """Score the original model, or take its scores from the run's folder."""
+    scores = run.base_scores()
+    if scores is not None:
+        scoreboard.restore(run.baseline_tensors())
+    else:
+        began = time.perf_counter()
+        measurement = yield from scoreboard.measure(model, "original model")
+        scores = dict(measurement.scores)
+        run.save_responses(0, measurement.responses)
+        run.save_baseline(scores, scoreboard.state())
+        yield PhaseFinished("original model", time.perf_counter() - began)
+    yield BaselineMeasured(scores)
+
+
+def optimize(
+    model: LanguageModel, run: Run, scoreboard: Scoreboard, directions: Directions, search: Search, began: float
+) -> Job[StudyFinished]:
+    """Run trials until the wanted number is reached; each stands in the journal before its event is seen."""
+    profile = run.profile
+    while len(search.records) < search.wanted:
+        search.set_finished(False)
+        suggestion = search.ask(list(model.facts.writers), model.facts.layers)
+        told = False
+        try:
+            yield TrialStarted(suggestion.trial, search.wanted)
+            started = time.perf_counter()
+            with ablated(
+                model,
+                directions,
+                suggestion.parameters,
+                row_normalization=profile.row_normalization,
+                gain_aware=profile.gain_aware,
+            ):
+                measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
+            run.save_responses(suggestion.trial, measurement.responses)
+            record = search.tell(suggestion, measurement.scores, time.perf_counter() - started)
+            told = True
+        finally:
+            if not told:
+                search.drop(suggestion)
+        front = {found.trial for found in search.front()}
+        yield TrialFinished(record, record.trial in front)
+    search.set_finished(True)
+    finished = StudyFinished(
+        run.name,
+        run.path,
+        len(search.records),
+        tuple(record.trial for record in search.front()),
+        time.perf_counter() - began,
+    )
+    yield finished
+    return finished
+
+
+def export(run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: bool = False) -> Job[Exported]:
+    """Write a trial's model, or its adapter, to a folder. Raises `EngineError` before loading where it cannot be."""
+    record = run.record(trial)
+    known = run.model()
+    path = run.path / DIRECTIONS
+    if known is None or not path.is_file():
+        raise EngineError(f"{run.name} has no directions yet.", "Resume it first.")
+    # Two bytes a parameter is a lower bound; the exact size is known when the model is loaded.
+    check_target(to, 0 if adapter else 2 * known[0].parameters, overwrite=overwrite)
+    model = yield from load(run.model_name, run.profile)
+    if changed := changed_facts(known[0], model.facts):
+        yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.network.parameters())
+    check_target(to, 0 if adapter else weights, overwrite=overwrite)
+    write = export_adapter if adapter else export_merged
+    directions = load_directions(path)
+    written = yield from in_background(lambda _: write(model, directions, record, run.profile, to))
+    exported = Exported(
+        trial, to.absolute(), "adapter" if adapter else "merged", written.size, written.rank, written.error
+    )
+    yield exported
+    return exported
+
+
+def evaluate(model_name: str, base_name: str, profile: Profile) -> Job[Evaluated]:
+    """Score any model against its base: the base is measured first, as a study measures the original model."""
+    base = yield from load(base_name, profile)
+    good = yield from _prompts(base, profile.good_prompts, profile)
+    bad = yield from _prompts(base, profile.bad_prompts, profile)
+    settled = yield from settle(base, profile, good, bad)
+    scoreboard = yield from load_scoreboard(base, profile)
+    before = yield from scoreboard.measure(base, "base model")
+    del base
+    model = yield from load(model_name, profile)
+    model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
+    after = yield from scoreboard.measure(model, "evaluated model")
+    evaluated = Evaluated(model_name, base_name, after.scores, before.scores)
+    yield evaluated
+    return evaluated

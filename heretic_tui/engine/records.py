@@ -1,0 +1,114 @@
+"""Facts about scores and trials: what a run keeps and what events carry."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from heretic_tui.engine.parameters import AblationParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One scorer's figure: a `value` (a fraction, or nats for KL divergence), with its count where it is one.
+
+    `degenerate` counts the responses that are no language any more; they are never a success.
+    """
+
+    value: float
+    count: int | None = None
+    total: int | None = None
+    degenerate: int = 0
+
+    @property
+    def text(self) -> str:
+        """The figure as people read it: `3/100` for a count, four decimals otherwise."""
+        return f"{self.count}/{self.total}" if self.count is not None else f"{self.value:.4f}"
+
+    def interval(self, z: float = 1.96) -> tuple[float, float] | None:
+        """Wilson score interval of a counted fraction (95% for the default `z`); None for other figures."""
+        if self.count is None or not self.total:
+            return None
+        n, p = self.total, self.count / self.total
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as plain values, without the fields that do not apply."""
+        fields: dict[str, Any] = {"value": self.value}
+        if self.count is not None:
+            low, high = self.interval() or (0.0, 1.0)
+            fields |= {"count": self.count, "total": self.total, "interval": [round(low, 4), round(high, 4)]}
+        if self.degenerate:
+            fields["degenerate"] = self.degenerate
+        return fields
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> "Score":
+        """The inverse of `as_json`."""
+        return Score(fields["value"], fields.get("count"), fields.get("total"), fields.get("degenerate", 0))
+
+
+class Label(StrEnum):
+    """What a response is taken to be."""
+
+    ANSWER = "answer"
+    REFUSAL = "refusal"
+    DEGENERATE = "degenerate"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A prompt and what the model said to it.
+
+    `ended` tells why the text stops: `eos`, `length`, or `decided` where decoding stopped early because
+    the label could no longer change. `marker` is the refusal marker found; `correct` is None where the
+    prompt has no known answer.
+    """
+
+    prompt_set: str
+    prompt: str
+    response: str
+    ended: str
+    label: Label
+    marker: str | None = None
+    answer: str | None = None
+    correct: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A finished trial, numbered from 1."""
+
+    trial: int
+    parameters: AblationParameters
+    scores: Mapping[str, Score]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as one flat JSON object."""
+        return {
+            "trial": self.trial,
+            "scores": {name: score.as_json() for name, score in self.scores.items()},
+            "direction_index": self.parameters.direction_index,
+            "parameters": self.parameters.as_json(),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known about a loaded model."""
+
+    name: str
+    revision: str | None
+    architecture: str
+    parameters: int
+    layers: int
+    width: int
+    dtype: str
+    device: str
+    context_length: int | None
+    writers: Mapping[str, int]

@@ -1,0 +1,95 @@
+"""Residual vectors: the residual stream at the last position, after every decoder layer.
+
+Hooks take the layers' own outputs. The library's `hidden_states` will not do: their last entry is taken after
+the final norm, so it lies in another space than the others.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.events import Progress
+from heretic_tui.engine.hardware import in_batches
+from heretic_tui.engine.language_model import Encoded, LanguageModel
+
+
+@contextmanager
+def captured(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect, at every forward pass, the last position of the stream into layer 0 and after each layer.
+
+    Yields a list that a pass fills with `layers + 1` tensors `(batch, d_model)`, float32 on the host.
+    """
+    vectors: list[Tensor] = []
+
+    def keep(stream: Tensor) -> None:
+        vectors.append(stream[:, -1].detach().float().cpu())
+
+    def before(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        keep(args[0] if args else options["hidden_states"])
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        keep(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
+    handles += [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield vectors
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def batch_residuals(model: LanguageModel, batch: Encoded) -> Tensor:
+    """Residual vectors `(prompts, layers + 1, d_model)` of one batch, float32; no logits are computed."""
+    options: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+    if "position_ids" in model.forward_names:
+        options["position_ids"] = positions(batch.mask)
+    with torch.inference_mode(), captured(model.layers) as vectors:
+        model.network.base_model(**options)
+    return torch.stack(vectors, dim=1)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids of left-padded rows: the first real token stands at 0."""
+    return (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+
+def residuals(
+    model: LanguageModel, texts: Sequence[str], phase: str, winsorization_quantile: float = 1.0
+) -> Job[Tensor]:
+    """Residual vectors `(prompts, layers + 1, d_model)` of templated texts, in the order given."""
+
+    def compute(batch: Sequence[str], done: int) -> Job[list[Tensor]]:
+        vectors = winsorized(batch_residuals(model, model.encode(batch)), winsorization_quantile)
+        yield Progress(phase, done + len(batch), len(texts), "prompts")
+        return list(vectors)
+
+    return torch.stack((yield from in_batches(model, texts, compute)))
+
+
+def residual_mean(
+    model: LanguageModel, texts: Sequence[str], phase: str, winsorization_quantile: float = 1.0
+) -> Job[Tensor]:
+    """Mean residual vectors `(layers + 1, d_model)`, summed in float64; memory does not grow with the prompts."""
+    total = torch.zeros(len(model.layers) + 1, model.facts.width, dtype=torch.float64)
+
+    def compute(batch: Sequence[str], done: int) -> Job[list[None]]:
+        vectors = winsorized(batch_residuals(model, model.encode(batch)), winsorization_quantile)
+        total.add_(vectors.double().sum(dim=0))
+        yield Progress(phase, done + len(batch), len(texts), "prompts")
+        return [None] * len(batch)
+
+    yield from in_batches(model, texts, compute)
+    return total / len(texts)
+
+
+def winsorized(vectors: Tensor, quantile: float) -> Tensor:
+    """Clamp each vector's magnitudes at the given quantile of its own magnitudes; 1.0 changes nothing."""
+    if quantile >= 1.0:
+        return vectors
+    limits = torch.quantile(vectors.abs(), quantile, dim=-1, keepdim=True)
+    return vectors.clamp(-limits, limits)

@@ -1,0 +1,256 @@
+"""A run's folder on disk: all that is written to it and read from it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.files import write_atomically, write_text
+from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
+from heretic_tui.profile import store
+from heretic_tui.profile.schema import Profile
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import Tensor
+
+PROFILE = "profile.toml"
+MODEL = "model.json"
+JOURNAL = "study.journal"
+DIRECTIONS = "directions.safetensors"
+RESIDUALS = "residuals.safetensors"
+BASELINE = "baseline.json"
+BASELINE_TENSORS = "baseline.safetensors"
+LOG = "log.txt"
+LOCK = "run.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the start of a study settles about a model, so that a resumed one need not find it again."""
+
+    batch_size: int
+    response_prefix: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One study of one model with one profile, as a folder that can be read without the model."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What was asked for, frozen at the start."""
+        return store.load(self.path / PROFILE).profile
+
+    @property
+    def model_name(self) -> str:
+        """The model as the user named it."""
+        return str(self.profile.model)
+
+    # The study
+
+    @property
+    def journal(self) -> Path:
+        """The journal of the study."""
+        return self.path / JOURNAL
+
+    def read_study(self) -> "optuna.Study":
+        """The study, to look at."""
+        from heretic_tui.engine.search import read_study
+
+        return read_study(self.profile.storage, self.journal)
+
+    def records(self) -> list[TrialRecord]:
+        """All finished trials; none where the study has not begun."""
+        from heretic_tui.engine.search import read_records
+
+        if self.profile.storage is None and not self.journal.is_file():
+            return []
+        return list(read_records(self.read_study()))
+
+    def record(self, trial: int) -> TrialRecord:
+        """The record of one trial. Raises `EngineError` where there is none of that number."""
+        records = self.records()
+        found = next((record for record in records if record.trial == trial), None)
+        if found is None:
+            raise EngineError(
+                f"{self.name} has no trial {trial}; it has {len(records)} finished trials.",
+                f"List them with: heretic-tui trials {self.name}",
+            )
+        return found
+
+    # What the start of a study found out
+
+    def save_model(self, facts: ModelFacts, settled: Settled | None) -> None:
+        """Keep the model's facts and, once found, what was settled about it."""
+        content = {"facts": asdict(facts), "settled": None if settled is None else asdict(settled)}
+        write_text(self.path / MODEL, json.dumps(content, indent=2) + "\n")
+
+    def model(self) -> tuple[ModelFacts, Settled | None] | None:
+        """What `save_model` kept, or None before the model was first loaded."""
+        content = self._json(MODEL)
+        if content is None:
+            return None
+        settled = content["settled"]
+        return ModelFacts(**content["facts"]), Settled(**settled) if settled else None
+
+    def save_baseline(self, scores: Mapping[str, Score], tensors: Mapping[str, "Tensor"]) -> None:
+        """Keep the original model's scores, and what the scorers remember of it."""
+        from safetensors.torch import save_file
+
+        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(self.path / BASELINE_TENSORS, lambda temporary: save_file(contiguous, temporary))
+        content = {name: score.as_json() for name, score in scores.items()}
+        write_text(self.path / BASELINE, json.dumps(content, indent=2) + "\n")
+
+    def base_scores(self) -> dict[str, Score] | None:
+        """The original model's scores, or None before they were measured."""
+        content = self._json(BASELINE)
+        return None if content is None else {name: Score.from_json(fields) for name, fields in content.items()}
+
+    def baseline_tensors(self) -> dict[str, "Tensor"]:
+        """What the scorers remember of the original model."""
+        from safetensors.torch import load_file
+
+        return dict(load_file(self.path / BASELINE_TENSORS))
+
+    # Responses
+
+    def save_responses(self, trial: int, responses: Sequence[Response]) -> None:
+        """Keep every response of a trial; trial 0 is the original model."""
+        lines = "".join(json.dumps(asdict(response), ensure_ascii=False) + "\n" for response in responses)
+        write_text(self._responses(trial), lines)
+
+    def responses(self, trial: int) -> list[Response]:
+        """The responses of a trial, or of the original model for trial 0. Raises `EngineError`."""
+        path = self._responses(trial)
+        if not path.is_file():
+            raise EngineError(f"{self.name} has no responses of trial {trial}.", "Only finished trials have some.")
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Response(**{**row, "label": Label(row["label"])}) for row in rows]
+
+    def _responses(self, trial: int) -> Path:
+        return self.path / "responses" / f"trial-{trial:04}.jsonl"
+
+    # Writing
+
+    def log(self, text: str) -> None:
+        """Add a line with the time to the run's log."""
+        try:
+            with (self.path / LOG).open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        except OSError as error:
+            raise write_failure(self.path / LOG, error) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process alone. Raises `EngineError` where another one works on it.
+
+        The operating system gives the lock back even if the process is killed.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise EngineError(f"Another process is working on {self.name}.", "Wait for it or stop it.") from error
+        except OSError as error:
+            raise write_failure(self.path / LOCK, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _json(self, name: str) -> Any:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EngineError(
+                f"{path} is damaged ({error}).", "Delete that file: what it held is measured again."
+            ) from error
+
+
+def create_run(runs_dir: Path, model_name: str, profile_name: str, profile: Profile) -> Run:
+    """Make the folder of a new run with a free number, and freeze the profile in it."""
+    stem = f"{_plain(Path(model_name).name if Path(model_name).exists() else model_name)}--{_plain(profile_name)}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((_number(path.name, stem) for path in runs_dir.iterdir()), default=0)
+        while True:
+            path = runs_dir / f"{stem}--{number}"
+            try:
+                path.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise write_failure(runs_dir, error) from error
+    run = Run(path)
+    try:
+        write_text(path / PROFILE, store.dump(profile))
+    except EngineError:
+        path.rmdir()
+        raise
+    return run
+
+
+def open_run(runs_dir: Path, name: str) -> Run:
+    """Find a run by its folder or, below `runs_dir`, by its name. Raises `EngineError`."""
+    for path in (Path(name).expanduser(), runs_dir / name):
+        if (path / PROFILE).is_file():
+            return Run(path.resolve())
+    known = [run.name for run in list_runs(runs_dir)]
+    close = f" Did you mean {near}?" if (near := _nearest(name, known)) else ""
+    raise EngineError(f"There is no run {name} in {runs_dir}.{close}", "List the runs with: heretic-tui runs")
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """All runs below a folder, newest first."""
+    if not runs_dir.is_dir():
+        return []
+    runs = [Run(path) for path in runs_dir.iterdir() if (path / PROFILE).is_file()]
+    return sorted(runs, key=lambda run: (run.path / PROFILE).stat().st_mtime, reverse=True)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, known, 1)), None)
+
+
+def _plain(name: str) -> str:
+    """A name that any file system takes."""
+    return re.sub(r"[^\w.-]+", "-", name.strip(os.sep)).strip("-.") or "model"
+
+
+def _number(name: str, stem: str) -> int:
+    rest = name.removeprefix(f"{stem}--")
+    return int(rest) if rest != name and rest.isdigit() else 0
+
+
+def changed_facts(before: ModelFacts, now: ModelFacts) -> list[str]:
+    """What differs between the model of a run and the one just loaded, where it changes results."""
+    watched = {"revision", "architecture", "parameters", "layers", "width", "dtype"}
+    return [
+        f"{field.name} {getattr(before, field.name)} -> {getattr(now, field.name)}"
+        for field in fields(ModelFacts)
+        if field.name in watched and getattr(before, field.name) != getattr(now, field.name)
+    ]

@@ -1,0 +1,1 @@
+"""Scorers: what is measured of a model, a file a scorer."""

@@ -1,0 +1,314 @@
+"""The search: Optuna's ask and tell over the reference tool's search space, and the Pareto front.
+
+Parameter and attribute names in the journal are the reference tool's, so that each side reads the other's
+studies and `optuna-dashboard` shows them.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec, ScorerSpec
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY_NAME = "heretic"
+MLP = "mlp.down_proj"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the sampler wants to try next, as trial number `trial`."""
+
+    trial: int
+    parameters: AblationParameters
+    handle: "optuna.trial.Trial"
+
+
+class Search:
+    """A study on disk: asks the sampler, tells it scores, and knows the front."""
+
+    def __init__(self, study: "optuna.Study", profile: Profile, base_scores: Mapping[str, Score]) -> None:
+        self.study = study
+        self.profile = profile
+        self.base_scores = base_scores
+        self.records = list(read_records(study))
+
+    def ask(self, components: Sequence[str], layers: int) -> Suggestion:
+        """Sample the parameters of the next trial for a model of `layers` decoder layers."""
+        number = len(self.records) + 1
+        with storage_failures():
+            # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
+            self.study.sampler = _sampler(self.profile, number)
+            handle = self.study.ask()
+            parameters = suggest(handle, components, layers - 1)
+            handle.set_user_attr("index", number)
+            handle.set_user_attr("direction_index", parameters.direction_index)
+            handle.set_user_attr("parameters", parameters.as_json())
+        return Suggestion(number, parameters, handle)
+
+    def tell(self, suggestion: Suggestion, scores: Mapping[str, Score], seconds: float) -> TrialRecord:
+        """Write a trial's scores to the journal; from then on nothing can lose it."""
+        with storage_failures():
+            for name, value in self._attributes(scores).items():
+                suggestion.handle.set_user_attr(name, value)
+            suggestion.handle.set_user_attr("seconds", round(seconds, 3))
+            self.study.tell(suggestion.handle, objective_values(self.profile, scores, self.base_scores))
+        record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds)
+        self.records.append(record)
+        return record
+
+    def drop(self, suggestion: Suggestion) -> None:
+        """Close a trial that was stopped halfway."""
+        import optuna
+
+        with storage_failures():
+            self.study.tell(suggestion.handle, state=optuna.trial.TrialState.FAIL)
+
+    def front(self) -> list[TrialRecord]:
+        """The trials of the Pareto front, fewest refusals (or best first objective) first."""
+        return pareto_front(self.records, self.profile.objectives)
+
+    def set_finished(self, finished: bool) -> None:
+        """Note in the study whether the wanted number of trials is reached."""
+        with storage_failures():
+            self.study.set_user_attr("finished", finished)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials the study is to have."""
+        return int(self.study.user_attrs.get("n_trials", self.profile.n_trials))
+
+    def want(self, trials: int) -> None:
+        """Change how many trials the study is to have."""
+        with storage_failures():
+            self.study.set_user_attr("n_trials", trials)
+
+    def _attributes(self, scores: Mapping[str, Score]) -> dict[str, Any]:
+        attributes: dict[str, Any] = {
+            "scores": [
+                {"name": name, "score": _shown(score), "baseline": _shown(self.base_scores[name])}
+                for name, score in scores.items()
+            ]
+        }
+        for spec in self.profile.scorer_specs():
+            score, base = scores[spec.name], self.base_scores[spec.name]
+            if isinstance(spec, RefusalsSpec) and "refusals" not in attributes:
+                attributes |= {"refusals": score.count, "base_refusals": base.count, "n_bad_prompts": score.total}
+            elif isinstance(spec, KLDivergenceSpec) and "kl_divergence" not in attributes:
+                attributes["kl_divergence"] = score.value
+        return attributes
+
+
+def _shown(score: Score) -> dict[str, Any]:
+    return {**score.as_json(), "rich_display": score.text, "md_display": score.text}
+
+
+def suggest(trial: "optuna.trial.Trial", components: Sequence[str], last: int) -> AblationParameters:
+    """Sample one point of the search space; `last` is the index of the last decoder layer.
+
+    The direction index is sampled whatever the scope, so that a multivariate sampler always sees one space. An
+    MLP weight of exactly 0 is reachable: its range begins below 0 and is clamped there.
+    """
+    scope = trial.suggest_categorical("direction_scope", ["global", "per layer"])
+    index = trial.suggest_float("direction_index", 0.4 * last, 0.9 * last)
+    kernels = {}
+    for component in components:
+        low = -0.25 if component == MLP else 0.8
+        peak = max(0.0, trial.suggest_float(f"{component}.max_weight", low, 1.5))
+        position = trial.suggest_float(f"{component}.max_weight_position", 0.6 * last, 1.0 * last)
+        fraction = trial.suggest_float(f"{component}.min_weight", 0.0, 1.0)
+        distance = trial.suggest_float(f"{component}.min_weight_distance", 1.0, max(1.0, 0.6 * last))
+        kernels[component] = Kernel(peak, position, fraction * peak, distance)
+    return AblationParameters(index if scope == "global" else None, kernels)
+
+
+def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mapping[str, Score]) -> list[float]:
+    """What the sampler sees, in the order of the profile's objectives.
+
+    In the 1.4.0 form the refusals count against the original model's, and below the KL target the divergence
+    gives way to a figure made of the refusals, so that trials that change nothing are not sought.
+    """
+    target = profile.sampler_objective
+    if target is None:
+        return [scores[spec.name].value for spec in profile.objectives]
+    refusals = next(spec.name for spec in profile.objectives if isinstance(spec, RefusalsSpec))
+    remaining = (scores[refusals].count or 0) / max(1, base[refusals].count or 0)
+    values = []
+    for spec in profile.objectives:
+        if isinstance(spec, KLDivergenceSpec):
+            divergence = scores[spec.name].value
+            near = divergence < target.target
+            values.append((remaining * target.target if near else divergence) / target.scale)
+        else:
+            values.append(remaining)
+    return values
+
+
+def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[ScorerSpec]) -> list[TrialRecord]:
+    """The trials that no other beats in every objective, best first objective first; of equals the earliest."""
+    points = {
+        record.trial: tuple(
+            record.scores[spec.name].value * (-1 if spec.optimization == "maximize" else 1) for spec in objectives
+        )
+        for record in records
+    }
+    # Sorted by all objectives, a trial can only be beaten by one before it, and by one that is on the front itself.
+    front: list[TrialRecord] = []
+    for record in sorted(records, key=lambda record: (points[record.trial][::-1], record.trial)):
+        point = points[record.trial]
+        if not any(all(a <= b for a, b in zip(points[other.trial], point, strict=True)) for other in front):
+            front.append(record)
+    return sorted(front, key=lambda record: points[record.trial])
+
+
+def open_study(location: str, profile: Profile, journal: Path) -> "optuna.Study":
+    """Open or create the study in the run's journal or, with a `location`, in that Optuna storage.
+
+    Trials that an interrupted session left running are closed. Raises `EngineError` for a damaged journal.
+    """
+    import optuna
+
+    _quiet()
+    directions = ["maximize" if spec.optimization == "maximize" else "minimize" for spec in profile.objectives]
+    with storage_failures(journal):
+        storage = location or _journal_storage(journal)
+        name = STUDY_NAME if not location else journal.parent.name
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
+        )
+        if "settings" not in study.user_attrs:
+            study.set_user_attr("settings", profile.model_dump_json())
+            study.set_user_attr("finished", False)
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def read_study(location: str | None, journal: Path) -> "optuna.Study":
+    """Open a study to read it only; also one that the reference tool wrote. Raises `EngineError`."""
+    import optuna
+
+    _quiet()
+    if location is None and not journal.is_file():
+        raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
+    with storage_failures(journal):
+        storage = location or _journal_storage(journal)
+        names = optuna.get_all_study_names(storage)
+        wanted = journal.parent.name if location else STUDY_NAME
+        name = wanted if wanted in names else next(iter(names), None)
+        if name is None:
+            raise EngineError(f"{journal} holds no study.", "The run ended before its first trial; resume it.")
+        return optuna.load_study(study_name=name, storage=storage)
+
+
+def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
+    """The finished trials of a study in order, numbered from 1, from its attributes."""
+    import optuna
+
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        attributes = trial.user_attrs
+        if "parameters" not in attributes:
+            continue
+        yield TrialRecord(
+            trial=int(attributes["index"]),
+            parameters=AblationParameters.from_json(attributes.get("direction_index"), attributes["parameters"]),
+            scores=_scores(attributes),
+            seconds=float(attributes.get("seconds") or _duration(trial)),
+        )
+
+
+def _scores(attributes: Mapping[str, Any]) -> dict[str, Score]:
+    if "scores" in attributes:
+        return {entry["name"]: Score.from_json(entry["score"]) for entry in attributes["scores"]}
+    count, total = int(attributes["refusals"]), int(attributes["n_bad_prompts"])
+    return {
+        "kl_divergence": Score(float(attributes["kl_divergence"])),
+        "refusals": Score(count / max(1, total), count, total),
+    }
+
+
+def _duration(trial: "optuna.trial.FrozenTrial") -> float:
+    return trial.duration.total_seconds() if trial.duration else math.nan
+
+
+def _sampler(profile: Profile, trial: int) -> "optuna.samplers.TPESampler":
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=None if profile.seed is None else _seed(profile.seed, trial),
+            n_startup_trials=profile.n_startup_trials,
+            n_ei_candidates=profile.n_ei_candidates,
+            multivariate=profile.multivariate,
+        )
+
+
+def _seed(seed: int, trial: int) -> int:
+    """A seed for one trial; mixed, so that studies with neighbouring seeds do not share trials."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
+
+
+def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+
+
+def repair_journal(journal: Path) -> bool:
+    """Make a journal that a crash left behind writable again; call it only while holding the run's lock.
+
+    A line that was cut in the middle is moved to a file beside the journal, and a stale lock is removed.
+    Returns whether a line was cut off.
+    """
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if not journal.is_file():
+        return False
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content):
+        return False
+    try:
+        journal.with_name(f"{journal.name}.cut").write_bytes(content[whole:])
+        with journal.open("r+b") as file:
+            file.truncate(whole)
+    except OSError as error:
+        raise write_failure(journal, error) from error
+    return True
+
+
+@contextmanager
+def storage_failures(journal: Path | None = None) -> Iterator[None]:
+    """Turn what a storage raises into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        path = Path(error.filename) if error.filename else journal or Path("the run's journal")
+        raise write_failure(path, error) from error
+    except ValueError as error:
+        if journal is None or "journal" not in str(error).lower() and "json" not in type(error).__name__.lower():
+            raise
+        raise EngineError(
+            f"The journal {journal} is damaged ({error}).",
+            "Restore it from a backup; its intact lines can be copied to a new file.",
+        ) from error
+
+
+def _quiet() -> None:
+    """Optuna logs to the terminal on its own; a screen or a JSON stream must not be written over."""
+    import optuna
+
+    optuna.logging.disable_default_handler()
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,39 @@
+"""Where things live on disk: the XDG folders of the person who runs the program. Nothing is created here."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+APP = "heretic-tui"
+
+
+def _folder(variable: str, otherwise: Path) -> Path:
+    # The XDG specification has relative paths ignored.
+    base = Path(os.environ.get(variable, ""))
+    return base / APP if base.is_absolute() else otherwise
+
+
+def config_dir() -> Path:
+    """Settings of the person."""
+    return _folder("XDG_CONFIG_HOME", platformdirs.user_config_path(APP, appauthor=False))
+
+
+def profiles_dir() -> Path:
+    """The person's own profiles, a TOML file each."""
+    return config_dir() / "profiles"
+
+
+def runs_dir() -> Path:
+    """Runs, a folder each."""
+    return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "runs"
+
+
+def cache_dir() -> Path:
+    """What can be fetched or computed again."""
+    return _folder("XDG_CACHE_HOME", platformdirs.user_cache_path(APP, appauthor=False))
+
+
+def log_dir() -> Path:
+    """Logs of the program itself; a run's log stands in the run's folder."""
+    return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False)) / "log"

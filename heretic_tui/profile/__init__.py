@@ -1,0 +1,1 @@
+"""Profiles: every setting once, and how they are kept as files."""

@@ -1,0 +1,66 @@
+"""Reading and writing a profile's file: UTF-8, whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from heretic_tui.profile.problems import Problem, ProfileError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; a ProfileError says why it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {_why(path, error)}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = Problem(line, "", f"is not UTF-8 text (byte {content[error.start]:#04x}): save it as UTF-8")
+        raise ProfileError(path.name, [problem]) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name beside the file and rename, so that a failure leaves the old file as it was."""
+    target = path.resolve()  # a link stays a link
+    temporary: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(_mode(target))
+        Path(temporary).replace(target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise _refused(path, f"cannot be written: {_why(path, error)}; the old file is as it was") from error
+
+
+def _mode(target: Path) -> int:
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _refused(path: Path, reason: str) -> ProfileError:
+    return ProfileError(str(path), [Problem(None, "", reason)])
+
+
+def _why(path: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such file"
+        case IsADirectoryError():
+            return "it is a folder, not a file"
+        case PermissionError():
+            return "permission denied"
+        case NotADirectoryError() | FileExistsError():
+            return f"{error.filename or path.parent} is a file, not a folder"
+        case _:
+            return error.strerror or type(error).__name__

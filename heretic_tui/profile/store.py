@@ -1,0 +1,203 @@
+"""Profiles as TOML files: found by name or path, read, changed with comments and order kept, and saved."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import ValidationError
+from tomlkit.exceptions import TOMLKitError
+
+from heretic_tui import paths
+from heretic_tui.profile.files import read_text, write_text
+from heretic_tui.profile.lines import lines_of
+from heretic_tui.profile.notes import notes
+from heretic_tui.profile.overrides import KeyProblem, key_path, override, put
+from heretic_tui.profile.problems import Problem, ProfileError, nearest, problems_of
+from heretic_tui.profile.render import commented, dump, toml
+from heretic_tui.profile.schema import Profile
+
+__all__ = [
+    "Difference",
+    "LoadedProfile",
+    "Problem",
+    "ProfileEntry",
+    "ProfileError",
+    "apply_overrides",
+    "difference",
+    "dump",
+    "from_text",
+    "list_profiles",
+    "load",
+    "new",
+    "reset",
+    "resolve",
+    "save",
+    "set_value",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class LoadedProfile:
+    """A valid profile with the document it was read from."""
+
+    profile: Profile
+    notes: tuple[str, ...]
+    document: tomlkit.TOMLDocument
+    path: Path | None
+    name: str
+    overrides: tuple[str, ...] = ()
+    """The `key=value` settings on top of the document; `save` does not write them."""
+
+
+@dataclass(frozen=True)
+class ProfileEntry:
+    """A profile that can be asked for by name."""
+
+    name: str
+    path: Path | None
+    builtin: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting in which two profiles differ; None where one has no such setting."""
+
+    key: str
+    a: Any
+    b: Any
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> LoadedProfile:
+    """Read a profile's file; a ProfileError tells everything that is wrong with it."""
+    if not path.exists() and not path.is_symlink():
+        raise _no_file(path)
+    return _read(read_text(path), path.name, path, tuple(overrides))
+
+
+def from_text(text: str, name: str, overrides: Iterable[str] = ()) -> LoadedProfile:
+    """Read a profile from a text; `name` stands in its error messages."""
+    return _read(text, name, None, tuple(overrides))
+
+
+def apply_overrides(base: LoadedProfile | Profile, overrides: Iterable[str]) -> LoadedProfile:
+    """Put `key=value` settings on top of a profile, and validate the whole."""
+    if isinstance(base, Profile):
+        return from_text(dump(base), "profile", overrides)
+    return _read(base.document.as_string(), base.name, base.path, (*base.overrides, *overrides))
+
+
+def resolve(name_or_path: str | None, overrides: Iterable[str] = ()) -> LoadedProfile:
+    """The profile of a name (built-in, or the person's own) or a path; without either, the default one."""
+    name = "default" if name_or_path is None else name_or_path
+    builtin = _builtins().get(name)
+    if builtin is not None:
+        return from_text(builtin, name, overrides)
+    own = paths.profiles_dir() / f"{name}.toml"
+    if _NAME.fullmatch(name) and own.is_file():
+        return load(own, overrides)
+    path = Path(name).expanduser()
+    if os.sep in name or "/" in name or name.endswith(".toml") or path.is_file():
+        return load(path, overrides)
+    known = [entry.name for entry in list_profiles()]
+    problem = Problem(None, "", f"no such profile; there are {', '.join(known)}", nearest(name, known))
+    raise ProfileError(name, [problem])
+
+
+def save(loaded: LoadedProfile, path: Path | None = None) -> LoadedProfile:
+    """Write the document to its file, or to another; returns the profile as it now stands there."""
+    target = path or loaded.path
+    if target is None:
+        problem = Problem(None, "", "has no file of its own: save it under a name")
+        raise ProfileError(loaded.name, [problem])
+    write_text(target, loaded.document.as_string())
+    return replace(loaded, path=target, name=target.name)
+
+
+def set_value(loaded: LoadedProfile, dotted_key: str, value: Any) -> LoadedProfile:
+    """The profile with one setting changed in its document; None takes the setting out of it."""
+    if value is None:
+        return reset(loaded, dotted_key)
+    document = tomlkit.parse(loaded.document.as_string())
+    try:
+        put(document, key_path(dotted_key), value, loaded.profile)
+    except KeyProblem as error:
+        raise ProfileError(loaded.name, [error.problem]) from error
+    return _changed(loaded, document)
+
+
+def reset(loaded: LoadedProfile, dotted_key: str) -> LoadedProfile:
+    """The profile with one setting taken out of its document, so that the default holds."""
+    document = tomlkit.parse(loaded.document.as_string())
+    try:
+        path = key_path(dotted_key)
+    except KeyProblem as error:
+        raise ProfileError(loaded.name, [error.problem]) from error
+    inside: Any = document
+    try:
+        for part in path[:-1]:
+            inside = inside[part]
+        del inside[path[-1]]
+    except (KeyError, IndexError, TypeError):
+        return loaded
+    return _changed(loaded, document)
+
+
+def list_profiles() -> list[ProfileEntry]:
+    """The built-in profiles and the person's own, each with the first line of its comment."""
+    builtin = [ProfileEntry(name, None, True, _summary(text)) for name, text in sorted(_builtins().items())]
+    folder = paths.profiles_dir()
+    files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
+    taken = {entry.name for entry in builtin}
+    own = [ProfileEntry(f.stem, f, False, _summary_of_file(f)) for f in files if f.stem not in taken]
+    return sorted(builtin, key=lambda entry: entry.name != "default") + own
+
+
+def new(name: str, copy_from: str = "default") -> LoadedProfile:
+    """Create a profile of the person's own, with every setting's help above it; nothing is overwritten."""
+    path = paths.profiles_dir() / f"{name}.toml"
+    if not _NAME.fullmatch(name):
+        raise ProfileError(name, [Problem(None, "", "a profile's name has letters, digits, dots, dashes, underscores")])
+    if name in _builtins() or path.exists():
+        raise ProfileError(name, [Problem(None, "", "there is a profile of this name already")])
+    source = resolve(copy_from)
+    write_text(path, commented(source.profile, f"{name}: made from {copy_from}."))
+    return load(path)
+
+
+def difference(a: Profile, b: Profile) -> list[Difference]:
+    """The settings in which two profiles differ, in the schema's order."""
+    flat_a, flat_b = _flat(a.model_dump()), _flat(b.model_dump())
+    keys = dict.fromkeys([*flat_a, *flat_b])
+    return [Difference(key, flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)]
+
+
+def _flat(values: dict[str, Any], around: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{around}{key}.") if isinstance(value, dict) else {f"{around}{key}": value}
+    return flat
+
+
+def _read(text: str, name: str, path: Path | None, overrides: tuple[str, ...]) -> LoadedProfile:
+    document, data = _parsed(text, name)
+    lines = lines_of(text)
+    as_in_file = {key: data[key] for key in data}
+    problems = override(data, overrides, _valid_part(data)) if overrides else []
+    for key in [key for key in lines if _at(data, key) != _at(as_in_file, key)]:
+        del lines[key]
+    try:
+        profile = Profile.model_validate(data)
+    except ValidationError as error:
+        raise ProfileError(name, [*problems, *problems_of(error, lines)]) from error
+    if problems:
+        raise ProfileError(name, problems)
+    return LoadedProfile(profile, notes(profile, data), document, path, name, overrides)
