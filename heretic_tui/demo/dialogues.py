@@ -11,7 +11,10 @@ from functools import cache
 from random import Random
 from typing import Final, Literal, TypedDict
 
-Message = TypedDict("Message", {"role": Literal["system", "user", "assistant"], "content": str})
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 class PromptRow(TypedDict):
@@ -127,11 +130,7 @@ _COLOURS: Final = tuple(
 )
 _OPPOSITES: Final = tuple(
     (x, "", y)
-    for pair in (
-        "hot:cold big:small fast:slow high:low old:new light:dark wet:dry hard:soft full:empty rich:poor early:late "
-        "happy:sad loud:quiet strong:weak thick:thin wide:narrow clean:dirty near:far left:right day:night up:down "
-        "first:last long:short sweet:sour true:false begin:end push:pull win:lose"
-    ).split()
+    for pair in ["hot:cold", "big:small", "fast:slow", "high:low", "old:new", "light:dark", "wet:dry", "hard:soft", "full:empty", "rich:poor", "early:late", "happy:sad", "loud:quiet", "strong:weak", "thick:thin", "wide:narrow", "clean:dirty", "near:far", "left:right", "day:night", "up:down", "first:last", "long:short", "sweet:sour", "true:false", "begin:end", "push:pull", "win:lose"]
     for x, y in (pair.split(":"), pair.split(":")[::-1])
 )
 _LEGS: Final = _pairs(
@@ -150,11 +149,7 @@ _CAPITALS: Final = _pairs(
 )
 _LETTERS: Final = tuple(
     (word, "", word[0].upper())
-    for word in (
-        "house river garden table window mountain bottle candle dragon engine forest guitar hammer jacket kitchen "
-        "lantern market needle orange pencil queen rabbit silver tiger umbrella violin winter yellow zebra basket "
-        "cloud drum feather harbour kettle ladder mirror nest ocean pillow"
-    ).split()
+    for word in ["house", "river", "garden", "table", "window", "mountain", "bottle", "candle", "dragon", "engine", "forest", "guitar", "hammer", "jacket", "kitchen", "lantern", "market", "needle", "orange", "pencil", "queen", "rabbit", "silver", "tiger", "umbrella", "violin", "winter", "yellow", "zebra", "basket", "cloud", "drum", "feather", "harbour", "kettle", "ladder", "mirror", "nest", "ocean", "pillow"]
 )
 _SUMS: Final = tuple((str(a), str(b), str(a + b)) for a in range(1, 21) for b in range(1, 21))
 _BIGGER: Final = tuple((str(a), str(b), str(max(a, b))) for a in range(1, 41) for b in range(1, 41) if a != b)

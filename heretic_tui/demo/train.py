@@ -5,10 +5,10 @@ processor may round differently and end at slightly different ones). Two threads
 """
 
 import argparse
-import ctypes
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from heretic_tui.demo import DEMO_DIR
 from heretic_tui.demo.dialogues import (
+    DEFAULT_SYSTEM_PROMPT,
     Message,
     PromptRow,
     is_correct,
     is_refusal,
     make_dialogue,
     make_prompt_set,
-    DEFAULT_SYSTEM_PROMPT,
 )
 
 if TYPE_CHECKING:
@@ -254,26 +254,13 @@ def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory, where it can.
-
-    A step frees and asks for hundreds of short-lived blocks. Handing each back to the system costs a page fault per
-    page, which on a virtual machine can take several times longer than the arithmetic.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, 1 << 30)
-
-
 def train(plan: TrainingPlan, out: Path) -> None:
     """Train everything, write it to a folder and log the final figures."""
+    # Threads that wait by spinning slow each other down many times over when another program uses the processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
-    keep_freed_memory()
     torch.set_num_threads(plan.threads)
-    torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # It guards against bugs only, and costs time.
     start = time.monotonic()

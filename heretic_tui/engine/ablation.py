@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from heretic_tui.engine.directions import Directions
 from heretic_tui.engine.language_model import LanguageModel
@@ -43,7 +44,7 @@ def edits(
         direction = directions.at(parameters.direction_index, writer.layer)
         if gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
-            direction = torch.nn.functional.normalize(writer.gain.to(direction.device) * direction, dim=0)
+            direction = normalize(writer.gain.to(direction.device) * direction, dim=0)
         found.append(Edit(writer, direction, weight))
     return found
 
@@ -56,12 +57,18 @@ def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: 
     """
     if row_normalization == "none":
         return torch.addr(matrix, direction, direction @ matrix, alpha=-weight)
-    norms = torch.linalg.vector_norm(matrix, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+    norms = row_norms(matrix)
     rows = matrix / norms
     edited = torch.addr(rows, direction, direction @ rows, alpha=-weight)
     if row_normalization == "full":
-        edited = edited / torch.linalg.vector_norm(edited, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+        edited = edited / row_norms(edited)
     return edited * norms
+
+
+def row_norms(matrix: Tensor) -> Tensor:
+    """Norms of the rows `(out, 1)`, never zero, so that a zero row stays zero and nothing divides by it."""
+    norms: Tensor = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)
+    return norms.clamp_min(SMALLEST_NORM)
 
 
 def ablated_bias(bias: Tensor, edit: Edit) -> Tensor:
@@ -121,7 +128,7 @@ def low_rank(edit: Edit, matrix: Tensor, row_normalization: RowNormalization, ra
     if row_normalization == "none":
         return LowRank(edit.writer, (-edit.weight * direction)[:, None], (direction @ matrix)[None, :], 0.0)
     if row_normalization == "pre":
-        norms = torch.linalg.vector_norm(matrix, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+        norms = row_norms(matrix)
         down = (direction @ (matrix / norms))[None, :]
         return LowRank(edit.writer, -edit.weight * norms * direction[:, None], down, 0.0)
     delta = ablate(matrix, direction, edit.weight, row_normalization) - matrix

@@ -219,7 +219,7 @@ def _with_answers(model: LanguageModel, prompts: Encoded, answers: Sequence[tupl
         for ids, mask, answer in zip(prompts.ids, prompts.mask, answers, strict=True)
     ]
     width = max(len(row) for row in rows)
-    pad = int(model.tokenizer.pad_token_id)  # type: ignore[arg-type]
+    pad = int(model.tokenizer.pad_token_id)
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=prompts.ids.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=prompts.ids.device)
     return Encoded(ids, mask)

@@ -167,9 +167,11 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
     kind = "A PEFT adapter for" if form == "adapter" else "An ablated version of"
     return (
         f"{front}\n# {kind} {model.name}\n\n"
-        "Made by directional ablation: a direction of the residual stream was taken out of the weights that write it.\n"
+        "Made by directional ablation: a direction of the residual stream was taken out of the weights "
+        "that write it.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"
-        f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n```json\n{json.dumps(settings, indent=2)}\n```\n"
+        f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n"
+        f"```json\n{json.dumps(settings, indent=2)}\n```\n"
     )
 
 

@@ -85,19 +85,20 @@ def choose_batch_size(
 ) -> Job[tuple[int, float]]:
     """Find the batch size that decodes fastest, from a few short probes on the longest of `texts`.
 
-    Doubles the size until a row gets no cheaper, memory would run out, or a probe takes over `patience` seconds.
+    Doubles the size until a row gets dearer, memory would run out, or a probe takes over `patience` seconds.
     Returns the size and its estimated speed in tokens per second.
     """
     from heretic_tui.engine.decoding import probe
 
     longest = sorted(texts, key=len, reverse=True)
     limit = max(1, min(largest, len(longest)))
-    best_size, best_cost = 1, float("inf")
-    size = min(4, limit)
-    while True:
+    sizes = [1 << power for power in range(2, limit.bit_length()) if 1 << power < limit] + [limit]
+    costs: dict[int, float] = {}
+    yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
+    for size in sizes:
         batch = model.encode(longest[:size])
         needed = size * (batch.width + max_tokens) * model.cache_bytes_per_token + size * model.logits_bytes
-        if size > 1 and needed > 0.8 * free_memory(model.device):
+        if costs and needed > 0.8 * free_memory(model.device):
             break
         began = time.perf_counter()
         try:
@@ -107,14 +108,14 @@ def choose_batch_size(
                 raise
             release_memory()
             break
-        cost = (prefill + step * max_tokens) / size
-        if cost > 0.95 * best_cost:
+        costs[size] = (prefill + step * max_tokens) / size
+        if costs[size] > 1.2 * min(costs.values()) or time.perf_counter() - began > patience:
             break
-        best_size, best_cost = size, cost
-        if size >= limit or time.perf_counter() - began > patience:
-            break
-        size = min(2 * size, limit)
-    return best_size, max_tokens / best_cost
+    if not costs:
+        return 1, 0.0
+    # Of sizes that are about equally fast the smallest, which takes the least memory.
+    best = min(size for size, cost in costs.items() if cost <= 1.05 * min(costs.values()))
+    return best, max_tokens / costs[best]
 
 
 def peak_memory() -> dict[str, int]:

@@ -59,12 +59,13 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the embeddings, and so the token ids, live."""
-        return next(self.network.parameters()).device
+        return torch.device(next(self.network.parameters()).device)
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
-        return self.network.dtype
+        dtype: torch.dtype = self.network.dtype
+        return dtype
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
@@ -126,7 +127,9 @@ class LanguageModel:
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Texts of token rows, without special tokens."""
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        if not tokens:
+            return []  # the tokenizer takes an empty batch for one empty text
+        texts: list[str] = self.tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)
         return texts
 
     def pristine(self, writer: Writer) -> Pristine:
@@ -158,10 +161,16 @@ def decoder_layers(network: nn.Module, count: int) -> Sequence[nn.Module]:
 
     Raises `EngineError` where there is none.
     """
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    lists: list[nn.Module] = [
+        found for found in network.modules() if isinstance(found, nn.ModuleList) and len(found) == count
+    ]
     if not lists:
         raise EngineError(
             f"No list of {count} decoder layers was found in {type(network).__name__}.",
             "Only decoder-only language models are supported.",
         )
-    return list(max(lists, key=lambda found: sum(weights.numel() for weights in found.parameters())))
+    return list(max(lists, key=_size).children())
+
+
+def _size(module: nn.Module) -> int:
+    return sum(weights.numel() for weights in module.parameters())

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
     refused = []
     for dtype in profile.dtypes:
         try:
-            network = yield from in_background(
-                lambda report, dtype=dtype: _load_network(source, profile, dtype, report)
-            )
+            network = yield from in_background(partial(_load_network, source, profile, dtype))
             break
         except UnusableDtype as error:
             refused.append(f"{dtype}: {error}")
@@ -79,7 +78,7 @@ def find_source(name: str, profile: Profile) -> Job[Source]:
             f"There is no folder {name}, and it is not the id of a model on the hub either.",
             "Give a folder, a .gguf file, or an id such as organisation/model.",
         )
-    return (yield from in_background(lambda report: _download(name, profile, report)))
+    return (yield from in_background(partial(_download, name, profile)))
 
 
 def _folder_source(path: Path) -> Source:
@@ -116,9 +115,9 @@ def _download(name: str, profile: Profile, report: Report) -> Source:
             report(Progress("download", self.seen, self.total or None, "B", name))
             return None
 
-    patterns = (
-        SAFE_FILES + (PICKLED_FILES if profile.allow_pickle else []) + (["*.py"] if profile.trust_remote_code else [])
-    )
+    patterns = [*SAFE_FILES]
+    patterns += PICKLED_FILES if profile.allow_pickle else []
+    patterns += ["*.py"] if profile.trust_remote_code else []
     try:
         folder = snapshot_download(name, revision=profile.model_commit, allow_patterns=patterns, tqdm_class=Bar)
     except GatedRepoError as error:
@@ -191,10 +190,24 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
             f"The checkpoint lacks {len(missing)} tensors, among them {', '.join(missing[:3])}.",
             "The files are incomplete: download or copy them again.",
         )
+    if source.gguf:
+        _forget_quantization(network)
     network.eval()
     network.requires_grad_(False)
     _try_one_token(network)
     return network
+
+
+def _forget_quantization(network: Any) -> None:
+    """Weights read from GGUF are plain tensors now; what is left of their origin would forbid saving them."""
+    network.is_quantized = False
+    for owner, name in (
+        (network, "hf_quantizer"),
+        (network, "quantization_method"),
+        (network.config, "quantization_config"),
+    ):
+        if hasattr(owner, name):
+            delattr(owner, name)
 
 
 def _four_bit() -> Any:
@@ -299,7 +312,7 @@ def loading_error(name: str, source: Source, error: BaseException) -> EngineErro
     text = str(error)
     if out_of_memory(error):
         return EngineError(f"{name} does not fit into memory.", 'Use a smaller model, or quantization = "bnb_4bit".')
-    if type(error).__name__ == "SafetensorError" or "safetensor" in text.lower() and "header" in text.lower():
+    if type(error).__name__ == "SafetensorError":
         return EngineError(
             f"A safetensors file in {source.folder} is corrupt or truncated ({_first_line(error)}).",
             "Download or copy the file again.",

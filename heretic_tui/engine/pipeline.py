@@ -3,15 +3,18 @@
 Closing a job stops it: every `finally` puts weights back and leaves the run's folder ready to be resumed.
 """
 
+import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.background import Job, in_background
+from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.directions import (
     Directions,
     geometric_medians,
@@ -37,12 +40,15 @@ from heretic_tui.engine.hardware import choose_batch_size
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.prompts import Prompt, check_lengths, describe, load_prompts
+from heretic_tui.engine.records import Score
 from heretic_tui.engine.residuals import residual_mean, residuals
 from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.run import DIRECTIONS, RESIDUALS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
 from heretic_tui.profile.schema import Profile, PromptSet
+
+T = TypeVar("T")
 
 
 def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: Path) -> Job[StudyFinished]:
@@ -52,33 +58,53 @@ def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: 
     profile = profile.model_copy(update={"model": model_name, "seed": seed})
     model = yield from load(model_name, profile)
     run = create_run(runs_dir, model_name, profile_name, profile)
-    return (yield from _study(model, run, began, resumed=False))
+    return (yield from logged(run, _study(model, run, began, resumed=False)))
 
 
 def resume_study(run: Run, trials: int | None = None) -> Job[StudyFinished]:
     """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
     began = time.perf_counter()
     model = yield from load(run.model_name, run.profile)
-    return (yield from _study(model, run, began, resumed=True, trials=trials))
+    return (yield from logged(run, _study(model, run, began, resumed=True, trials=trials)))
 
 
 def _study(
     model: LanguageModel, run: Run, began: float, *, resumed: bool, trials: int | None = None
 ) -> Job[StudyFinished]:
     with run.locked():
-        if repair_journal(run.journal):
+        cut = repair_journal(run.journal)
+        search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
+        if trials is not None:
+            search.want(trials)
+        yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
+        if cut:
             yield Note("The journal ended in the middle of a line; that unfinished entry was set aside.", "warning")
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
         scoreboard = yield from load_scoreboard(model, run.profile)
         directions = yield from prepare(model, run)
-        yield from measure_baseline(model, run, scoreboard)
-        search = Search(open_study(run.profile.storage or "", run.profile, run.journal), run.profile, run.base_scores() or {})
-        if trials is not None:
-            search.want(trials)
-        yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
-        return (yield from optimize(model, run, scoreboard, directions, search, began))
+        base = yield from measure_baseline(model, run, scoreboard)
+        yield from optimize(model, run, scoreboard, directions, base, search)
+        front = tuple(record.trial for record in search.front())
+        finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began)
+        yield finished
+        return finished
+
+
+def logged(run: Run, job: Job[T]) -> Job[T]:
+    """Pass a job's events on, and keep those that last in the run's log."""
+    try:
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            if not event.replaceable:
+                run.log(json.dumps(event.as_json(), ensure_ascii=False))
+            yield event
+    finally:
+        job.close()
 
 
 def prepare(model: LanguageModel, run: Run) -> Job[Directions]:
@@ -139,7 +165,7 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
             continue
         kept[name] = yield from residuals(model, texts, phase, profile.winsorization_quantile)
         centres.append(
-            (yield from in_background(lambda _, vectors=kept[name]: geometric_medians(vectors)))
+            (yield from in_background(partial(_medians, kept[name])))
             if profile.direction_estimator == "geometric_median"
             else kept[name].double().mean(dim=0)
         )
@@ -151,13 +177,17 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
     return directions
 
 
+def _medians(vectors: torch.Tensor, _: Report) -> torch.Tensor:
+    return geometric_medians(vectors)
+
+
 def _save_residuals(path: Path, vectors: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import save_file
 
     write_atomically(path, lambda temporary: save_file(vectors, temporary))
 
 
-def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> Job[None]:
+def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> Job[dict[str, Score]]:
     """Score the original model, or take its scores from the run's folder."""
     scores = run.base_scores()
     if scores is not None:
@@ -170,15 +200,22 @@ def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> 
         run.save_baseline(scores, scoreboard.state())
         yield PhaseFinished("original model", time.perf_counter() - began)
     yield BaselineMeasured(scores)
+    return scores
 
 
 def optimize(
-    model: LanguageModel, run: Run, scoreboard: Scoreboard, directions: Directions, search: Search, began: float
-) -> Job[StudyFinished]:
+    model: LanguageModel,
+    run: Run,
+    scoreboard: Scoreboard,
+    directions: Directions,
+    base: Mapping[str, Score],
+    search: Search,
+) -> Job[None]:
     """Run trials until the wanted number is reached; each stands in the journal before its event is seen."""
     profile = run.profile
-    while len(search.records) < search.wanted:
+    if len(search.records) < search.wanted:
         search.set_finished(False)
+    while len(search.records) < search.wanted:
         suggestion = search.ask(list(model.facts.writers), model.facts.layers)
         told = False
         try:
@@ -193,23 +230,13 @@ def optimize(
             ):
                 measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
             run.save_responses(suggestion.trial, measurement.responses)
-            record = search.tell(suggestion, measurement.scores, time.perf_counter() - started)
+            record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)
             told = True
         finally:
             if not told:
                 search.drop(suggestion)
-        front = {found.trial for found in search.front()}
-        yield TrialFinished(record, record.trial in front)
+        yield TrialFinished(record, record.trial in {found.trial for found in search.front()})
     search.set_finished(True)
-    finished = StudyFinished(
-        run.name,
-        run.path,
-        len(search.records),
-        tuple(record.trial for record in search.front()),
-        time.perf_counter() - began,
-    )
-    yield finished
-    return finished
 
 
 def export(run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: bool = False) -> Job[Exported]:

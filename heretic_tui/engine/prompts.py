@@ -162,7 +162,7 @@ def _saved_table(path: Path, split: str) -> Any:
     import datasets
 
     saved = datasets.load_from_disk(str(path))
-    base = split.split("[")[0].strip() or "train"
+    base = split.partition("[")[0].strip() or "train"
     table = saved[base] if isinstance(saved, datasets.DatasetDict) else saved
     return table.select(_sliced(list(range(len(table))), split, str(path)))  # type: ignore[arg-type]
 

@@ -56,7 +56,7 @@ def _common_prefix(model: LanguageModel, sample: Sequence[Prompt]) -> Job[str]:
         common = _shared([response.tokens for response in found])
         if len(common) < tokens:
             break
-    text: str = model.tokenizer.decode(common, skip_special_tokens=False)
+    text: str = model.tokenizer.decode(list(common), skip_special_tokens=False)
     return text.rstrip(" ")
 
 

@@ -82,6 +82,12 @@ class Run:
             return []
         return list(read_records(self.read_study()))
 
+    def wanted(self) -> int:
+        """How many trials the study is to have; more than the profile says where some were added."""
+        if self.profile.storage is None and not self.journal.is_file():
+            return self.profile.n_trials
+        return int(self.read_study().user_attrs.get("n_trials", self.profile.n_trials))
+
     def record(self, trial: int) -> TrialRecord:
         """The record of one trial. Raises `EngineError` where there is none of that number."""
         records = self.records()

@@ -4,6 +4,7 @@ Parameter and attribute names in the journal are the reference tool's, so that e
 studies and `optuna-dashboard` shows them.
 """
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.front import Objective, pareto_front
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec, ScorerSpec
+from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
     import optuna
@@ -36,10 +38,9 @@ class Suggestion:
 class Search:
     """A study on disk: asks the sampler, tells it scores, and knows the front."""
 
-    def __init__(self, study: "optuna.Study", profile: Profile, base_scores: Mapping[str, Score]) -> None:
+    def __init__(self, study: "optuna.Study", profile: Profile) -> None:
         self.study = study
         self.profile = profile
-        self.base_scores = base_scores
         self.records = list(read_records(study))
 
     def ask(self, components: Sequence[str], layers: int) -> Suggestion:
@@ -55,13 +56,15 @@ class Search:
             handle.set_user_attr("parameters", parameters.as_json())
         return Suggestion(number, parameters, handle)
 
-    def tell(self, suggestion: Suggestion, scores: Mapping[str, Score], seconds: float) -> TrialRecord:
-        """Write a trial's scores to the journal; from then on nothing can lose it."""
+    def tell(
+        self, suggestion: Suggestion, scores: Mapping[str, Score], base: Mapping[str, Score], seconds: float
+    ) -> TrialRecord:
+        """Write a trial's scores, beside the original model's, to the journal; from then on nothing can lose it."""
         with storage_failures():
-            for name, value in self._attributes(scores).items():
+            for name, value in self._attributes(scores, base).items():
                 suggestion.handle.set_user_attr(name, value)
             suggestion.handle.set_user_attr("seconds", round(seconds, 3))
-            self.study.tell(suggestion.handle, objective_values(self.profile, scores, self.base_scores))
+            self.study.tell(suggestion.handle, objective_values(self.profile, scores, base))
         record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds)
         self.records.append(record)
         return record
@@ -92,17 +95,16 @@ class Search:
         with storage_failures():
             self.study.set_user_attr("n_trials", trials)
 
-    def _attributes(self, scores: Mapping[str, Score]) -> dict[str, Any]:
+    def _attributes(self, scores: Mapping[str, Score], base: Mapping[str, Score]) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             "scores": [
-                {"name": name, "score": _shown(score), "baseline": _shown(self.base_scores[name])}
-                for name, score in scores.items()
+                {"name": name, "score": _shown(score), "baseline": _shown(base[name])} for name, score in scores.items()
             ]
         }
         for spec in self.profile.scorer_specs():
-            score, base = scores[spec.name], self.base_scores[spec.name]
+            score, before = scores[spec.name], base[spec.name]
             if isinstance(spec, RefusalsSpec) and "refusals" not in attributes:
-                attributes |= {"refusals": score.count, "base_refusals": base.count, "n_bad_prompts": score.total}
+                attributes |= {"refusals": score.count, "base_refusals": before.count, "n_bad_prompts": score.total}
             elif isinstance(spec, KLDivergenceSpec) and "kl_divergence" not in attributes:
                 attributes["kl_divergence"] = score.value
         return attributes
@@ -153,24 +155,7 @@ def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mappin
     return values
 
 
-def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[ScorerSpec]) -> list[TrialRecord]:
-    """The trials that no other beats in every objective, best first objective first; of equals the earliest."""
-    points = {
-        record.trial: tuple(
-            record.scores[spec.name].value * (-1 if spec.optimization == "maximize" else 1) for spec in objectives
-        )
-        for record in records
-    }
-    # Sorted by all objectives, a trial can only be beaten by one before it, and by one that is on the front itself.
-    front: list[TrialRecord] = []
-    for record in sorted(records, key=lambda record: (points[record.trial][::-1], record.trial)):
-        point = points[record.trial]
-        if not any(all(a <= b for a, b in zip(points[other.trial], point, strict=True)) for other in front):
-            front.append(record)
-    return sorted(front, key=lambda record: points[record.trial])
-
-
-def open_study(location: str, profile: Profile, journal: Path) -> "optuna.Study":
+def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna.Study":
     """Open or create the study in the run's journal or, with a `location`, in that Optuna storage.
 
     Trials that an interrupted session left running are closed. Raises `EngineError` for a damaged journal.
@@ -178,7 +163,8 @@ def open_study(location: str, profile: Profile, journal: Path) -> "optuna.Study"
     import optuna
 
     _quiet()
-    directions = ["maximize" if spec.optimization == "maximize" else "minimize" for spec in profile.objectives]
+    ways = optuna.study.StudyDirection
+    directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
     with storage_failures(journal):
         storage = location or _journal_storage(journal)
         name = STUDY_NAME if not location else journal.parent.name
@@ -208,6 +194,24 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
         if name is None:
             raise EngineError(f"{journal} holds no study.", "The run ended before its first trial; resume it.")
         return optuna.load_study(study_name=name, storage=storage)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignObjective:
+    """An objective of a study that has no profile of ours."""
+
+    name: str
+    label: str
+    optimization: str
+
+
+def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objective]]:
+    """The trials and objectives of a study file that the reference tool wrote."""
+    study = read_study(None, journal)
+    records = list(read_records(study))
+    names = list(records[0].scores) if records else []
+    directions = [direction.name.lower() for direction in study.directions]
+    return records, [ForeignObjective(name, name, way) for name, way in zip(names, directions, strict=False)]
 
 
 def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
@@ -298,7 +302,7 @@ def storage_failures(journal: Path | None = None) -> Iterator[None]:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
     except ValueError as error:
-        if journal is None or "journal" not in str(error).lower() and "json" not in type(error).__name__.lower():
+        if journal is None or (not isinstance(error, json.JSONDecodeError) and "log format" not in str(error)):
             raise
         raise EngineError(
             f"The journal {journal} is damaged ({error}).",

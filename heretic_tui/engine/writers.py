@@ -21,9 +21,9 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 """Where a component's out-projection stands inside a decoder layer."""
 
-POST_NORMS: dict[str, tuple[tuple[str, str], ...]] = {
-    ATTENTION: (("post_attention_layernorm", "post_feedforward_layernorm"),),
-    MLP: (("post_feedforward_layernorm", "post_feedforward_layernorm"),),
+POST_NORMS: dict[str, tuple[str, str]] = {
+    ATTENTION: ("post_attention_layernorm", "post_feedforward_layernorm"),
+    MLP: ("post_feedforward_layernorm", "post_feedforward_layernorm"),
 }
 """Norms between a writer and the addition: (the norm, a module that must be there too).
 
@@ -97,12 +97,11 @@ def _writer(prefix: str, layer: nn.Module, index: int, component: str, width: in
 
 def _gain(modules: dict[str, nn.Module], component: str, width: int) -> torch.Tensor | None:
     """The gain of the norm after a writer, read off the norm itself: an RMS norm maps ones to its gain."""
-    for name, witness in POST_NORMS[component]:
-        norm = modules.get(name)
-        if norm is None or witness not in modules:
-            continue
-        weight = next(norm.parameters())
-        with torch.no_grad():
-            gain = norm(torch.ones(width, dtype=weight.dtype, device=weight.device))
-        return gain.float()
-    return None
+    name, witness = POST_NORMS[component]
+    norm = modules.get(name)
+    if norm is None or witness not in modules:
+        return None
+    weight = next(norm.parameters())
+    with torch.no_grad():
+        gain: torch.Tensor = norm(torch.ones(width, dtype=weight.dtype, device=weight.device))
+    return gain.float()

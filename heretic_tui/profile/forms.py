@@ -32,7 +32,12 @@ def _set(given: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
 
 def is_1_4(given: Mapping[str, Any]) -> bool:
     """Whether a file's values ask for the 1.4.0 form."""
-    return bool(_set(given, ONLY_1_4))
+    return bool(given_1_4(given))
+
+
+def given_1_4(given: Mapping[str, Any]) -> list[str]:
+    """The keys that put a file into the 1.4.0 form."""
+    return _set(given, ONLY_1_4)
 
 
 def mixed(given: Mapping[str, Any]) -> list[tuple[tuple[str], str]]:

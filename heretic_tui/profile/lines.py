@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Path = tuple[str | int, ...]
@@ -37,7 +38,7 @@ def lines_of(text: str) -> dict[Path, int]:
     return scan.lines
 
 
-def line_of(lines: dict[Path, int], path: Path) -> int | None:
+def line_of(lines: Mapping[Path, int], path: Path) -> int | None:
     """The line of a path, or of the nearest table around it; None where the text has neither."""
     around = (path[:end] for end in range(len(path), 0, -1))
     return next((lines[part] for part in around if part in lines), None)

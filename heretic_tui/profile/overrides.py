@@ -2,12 +2,14 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 from heretic_tui.profile import forms
 from heretic_tui.profile.lines import Path
-from heretic_tui.profile.problems import Problem, unknown
+from heretic_tui.profile.problems import Problem, dotted, shown, unknown
 from heretic_tui.profile.render import plain
 from heretic_tui.profile.schema import Profile
 from heretic_tui.profile.scorers import plugin_of
@@ -16,8 +18,9 @@ from heretic_tui.profile.settings import pattern, setting_at, settings
 _FREE_TABLES = ("max_memory", "device_map")
 
 
-def override(data: dict[str, Any], overrides: Iterable[str], effective: Profile) -> list[Problem]:
-    """Put every `key=value` into the values of a file; returns what could not be read."""
+def override(data: dict[str, Any], overrides: Iterable[str], effective: Profile) -> tuple[list[Path], list[Problem]]:
+    """Put every `key=value` into the values of a file; returns what was set, and what could not be read."""
+    changed: list[Path] = []
     problems: list[Problem] = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -27,12 +30,13 @@ def override(data: dict[str, Any], overrides: Iterable[str], effective: Profile)
         try:
             path = key_path(key)
             put(data, path, _value(path, value), effective)
+            changed.append(path)
         except KeyProblem as error:
             problems.append(error.problem)
-    return problems
+    return changed, problems
 
 
-class KeyProblem(Exception):  # noqa: N818 - it carries a Problem to the caller, who makes the error
+class KeyProblem(Exception):
     """A key that leads nowhere."""
 
     def __init__(self, problem: Problem) -> None:
@@ -44,7 +48,7 @@ def key_path(key: str) -> Path:
     """A dotted key as a path; keys may be quoted, and `scorers[0]` is the first element."""
     numbered = re.sub(r"\[(\d+)\]", r".\1", key.strip())
     try:
-        nested = tomllib.loads(f"{numbered} = 0")
+        nested: Any = tomllib.loads(f"{numbered} = 0")
     except tomllib.TOMLDecodeError:
         raise KeyProblem(Problem(None, key.strip(), "expected a setting's name")) from None
     path: Path = ()
@@ -88,6 +92,8 @@ def put(table: MutableMapping[str, Any], path: Path, value: Any, effective: Prof
             inside[part] = _filled(path[:end], effective)
         inside = _inner(inside, part, path)
     last = path[-1]
+    if not isinstance(inside, MutableMapping):
+        _inner(inside, last, path)
     if _missing(inside, last) or not _same(inside, last, value):
         _replace(inside, last, value, path)
 
@@ -114,10 +120,10 @@ def _missing(inside: Any, key: str | int) -> bool:
 
 
 def _inner(inside: Any, key: str | int, path: Path) -> Any:
-    try:
-        return inside[key]
-    except (KeyError, IndexError, TypeError):
-        raise KeyProblem(Problem(None, pattern(path), f"there is no {key} to set it in")) from None
+    if isinstance(inside, MutableMapping | MutableSequence):
+        with suppress(KeyError, IndexError, TypeError):
+            return inside[key]  # type: ignore[index]
+    raise KeyProblem(Problem(None, dotted(path), f"there is no {shown(key)} here to set"))
 
 
 def _filled(path: Path, effective: Profile) -> Any:
@@ -125,6 +131,9 @@ def _filled(path: Path, effective: Profile) -> Any:
     values: Any = {**forms.defaults_1_4(Profile.model_fields), **plain(effective)}
     if len(path) > 2 and path[0] == "scorer" and path[1] not in values.get("scorer", {}):
         path = ("scorer", plugin_of(str(path[1])) or path[1], *path[2:])
+    setting = setting_at(path)
+    if setting is not None and setting.kind == "list" and path[0] not in values:
+        return deepcopy(setting.default)
     for part in path:
         values = values.get(part) if isinstance(values, Mapping) else None
     return values if isinstance(values, list) or (isinstance(values, Mapping) and "dataset" in values) else {}

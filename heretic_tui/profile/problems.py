@@ -44,9 +44,10 @@ class ProfileError(Exception):
         )
 
 
-def problems_of(error: ValidationError, lines: Mapping[Path, int]) -> list[Problem]:
-    """Every problem of a validation, with its line in the file where the value stands there."""
-    return [_problem(one, dict(lines)) for one in error.errors(include_url=False)]
+def problems_of(error: ValidationError, lines: Mapping[Path, int], elsewhere: Iterable[Path] = ()) -> list[Problem]:
+    """Every problem of a validation, with its line in the file; what was set `elsewhere` has none."""
+    set_elsewhere = tuple(elsewhere)
+    return [_problem(one, lines, set_elsewhere) for one in error.errors(include_url=False)]
 
 
 def dotted(path: Path) -> str:
@@ -75,7 +76,8 @@ def shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f'"{value}"' if len(value) <= 40 else f'"{value[:37]}..."'
+            line = value.replace("\n", "\\n")
+            return f'"{line}"' if len(line) <= 40 else f'"{line[:37]}..."'
         case int() | float():
             return str(value)
         case Mapping():
@@ -86,9 +88,9 @@ def shown(value: Any) -> str:
             return f"a {type(value).__name__}"
 
 
-def _problem(error: Any, lines: dict[Path, int]) -> Problem:
+def _problem(error: Any, lines: Mapping[Path, int], elsewhere: tuple[Path, ...]) -> Problem:
     path: Path = tuple(error["loc"])
-    line = line_of(lines, path)
+    line = None if any(path[: len(other)] == other for other in elsewhere) else line_of(lines, path)
     if error["type"] == "extra_forbidden":
         return unknown(path, line)
     context = error.get("ctx") or {}

@@ -9,6 +9,7 @@ import tomlkit
 
 from heretic_tui.profile import forms
 from heretic_tui.profile.schema import Profile
+from heretic_tui.profile.scorers import TABLES, plugin_of
 from heretic_tui.profile.settings import Setting, pattern, setting_at, settings
 
 _WIDTH = 120
@@ -25,26 +26,40 @@ def commented(profile: Profile, title: str) -> str:
 
 
 def plain(profile: Profile) -> dict[str, Any]:
-    """The profile's values as they would stand in a file, the unset ones left out."""
-    values = _without_none(profile.model_dump())
+    """The profile's values as they would stand in a file, without what is unset, idle or said elsewhere in it."""
+    values = _set_values(profile.model_dump())
     hidden = set(forms.ONLY_LATER if profile.form == "1.4" else ())
     idle = {one.key for one in settings() if one.note and values.get(one.key) == one.default}
     shown = {key: value for key, value in values.items() if key not in hidden | idle}
     if "scorer" in shown:
-        shown["scorer"] = _used_tables(profile, shown["scorer"])
+        shown["scorer"] = _telling_tables(profile, shown["scorer"])
     return shown
 
 
-def _used_tables(profile: Profile, tables: Mapping[str, Any]) -> dict[str, Any]:
+def _telling_tables(profile: Profile, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of scorers that are used or changed; an instance's without what it inherits."""
     used = {choice.plugin_table for choice in profile.scorers}
-    defaults = _without_none(Profile().model_dump())["scorer"]
-    return {name: table for name, table in tables.items() if name in used or table != defaults.get(name)}
+    defaults = _set_values(Profile().model_dump())["scorer"]
+    general = {name: tables.get(name, {}) for name in TABLES}
+    shown = {name: table for name, table in tables.items() if name not in TABLES or name in used}
+    shown |= {name: table for name, table in general.items() if table != defaults[name]}
+    return {
+        name: table if name in TABLES else _own(table, general[str(plugin_of(name))])
+        for name, table in sorted(shown.items(), key=lambda item: list(tables).index(item[0]))
+    }
 
 
-def _without_none(value: Any) -> Any:
+def _own(table: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value != inherited.get(key)}
+
+
+def _set_values(value: Any) -> Any:
+    """Without None, and without a prompt set's empty prefix and suffix."""
     if isinstance(value, Mapping):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+        empty = {"prefix": "", "suffix": ""}
+        kept = {key: inner for key, inner in value.items() if inner is not None and inner != empty.get(key)}
+        return {key: _set_values(inner) for key, inner in kept.items()}
+    return [_set_values(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _text(profile: Profile, helpful: bool) -> str:
@@ -72,15 +87,13 @@ def _tables(path: tuple[str, ...], values: dict[str, Any], helpful: bool, profil
     inner = {key: value for key, value in values.items() if isinstance(value, dict)}
     own = {key: value for key, value in values.items() if key not in inner}
     header = ".".join(_key(part) for part in path)
-    if path != ("scorer",):
+    if own or not inner:
         yield _table(path, f"[{header}]", own, helpful, profile)
     for key, value in inner.items():
         yield from _tables((*path, key), value, helpful, profile)
 
 
-def _table(
-    path: tuple[str | int, ...], header: str, values: dict[str, Any], helpful: bool, profile: Profile
-) -> str:
+def _table(path: tuple[str | int, ...], header: str, values: dict[str, Any], helpful: bool, profile: Profile) -> str:
     about = Profile.model_fields[str(path[0])].description if helpful and path[-1] in {*Profile.model_fields, 0} else ""
     return "".join(_comment(about or "")) + f"{header}\n" + _block(path, values, helpful, profile)
 
@@ -134,14 +147,18 @@ def _example(setting: Setting) -> str:
 
 def toml(value: Any) -> str:
     """A plain value as TOML; a list too long for a line has a line for each element."""
+    if isinstance(value, list) and len(_inline(value)) > _WIDTH - 30:
+        return "[\n" + "".join(f"    {_inline(element)},\n" for element in value) + "]"
+    return _inline(value)
+
+
+def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{_key(key)} = {toml(inner)}" for key, inner in value.items())
+        inside = ", ".join(f"{_key(key)} = {_inline(inner)}" for key, inner in value.items())
         return f"{{ {inside} }}" if inside else "{}"
-    if not isinstance(value, list):
-        return tomlkit.item(value).as_string()
-    elements = [toml(element) for element in value]
-    line = f"[{', '.join(elements)}]"
-    return line if len(line) < _WIDTH - 30 else "[\n" + "".join(f"    {element},\n" for element in elements) + "]"
+    if isinstance(value, list):
+        return f"[{', '.join(_inline(element) for element in value)}]"
+    return str(tomlkit.item(value).as_string())
 
 
 def _key(key: str) -> str:

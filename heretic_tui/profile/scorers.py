@@ -149,8 +149,8 @@ def _read_table(name: str, own: Any, raw: Mapping[str, Any]) -> tuple[ScorerTabl
 
 def repeat(error: Any, prefix: tuple[str | int, ...] = ()) -> InitErrorDetails:
     """An error of pydantic's, to be raised again further out."""
-    context = dict(error.get("ctx") or {})
-    again = PydanticCustomError(error["type"], error["msg"].replace("{", "(").replace("}", ")"), context)
+    context = {**(error.get("ctx") or {}), "reason": error["msg"]}
+    again = PydanticCustomError(error["type"], "{reason}", context)
     return InitErrorDetails(type=again, loc=(*prefix, *error["loc"]), input=error["input"])
 
 

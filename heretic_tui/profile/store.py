@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from tomlkit.exceptions import TOMLKitError
 
 from heretic_tui import paths
+from heretic_tui.profile import forms
 from heretic_tui.profile.files import read_text, write_text
 from heretic_tui.profile.lines import lines_of
 from heretic_tui.profile.notes import notes
 from heretic_tui.profile.overrides import KeyProblem, key_path, override, put
 from heretic_tui.profile.problems import Problem, ProfileError, nearest, problems_of
-from heretic_tui.profile.render import commented, dump, toml
+from heretic_tui.profile.render import commented, dump
 from heretic_tui.profile.schema import Profile
 
 __all__ = [
@@ -189,15 +190,72 @@ def _flat(values: dict[str, Any], around: str = "") -> dict[str, Any]:
 
 def _read(text: str, name: str, path: Path | None, overrides: tuple[str, ...]) -> LoadedProfile:
     document, data = _parsed(text, name)
-    lines = lines_of(text)
-    as_in_file = {key: data[key] for key in data}
-    problems = override(data, overrides, _valid_part(data)) if overrides else []
-    for key in [key for key in lines if _at(data, key) != _at(as_in_file, key)]:
-        del lines[key]
+    in_form_1_4 = forms.is_1_4(data)
+    changed, problems = override(data, overrides, _defaults_of(data)) if overrides else ([], [])
     try:
         profile = Profile.model_validate(data)
     except ValidationError as error:
-        raise ProfileError(name, [*problems, *problems_of(error, lines)]) from error
+        raise ProfileError(name, [*problems, *problems_of(error, lines_of(text), changed)]) from error
     if problems:
         raise ProfileError(name, problems)
-    return LoadedProfile(profile, notes(profile, data), document, path, name, overrides)
+    found = notes(profile, data)
+    if profile.form == "1.4" and not in_form_1_4:
+        found = (f"`{next(iter(forms.given_1_4(data)))}` {_CHANGES_FORM}", *found)
+    return LoadedProfile(profile, found, document, path, name, overrides)
+
+
+_CHANGES_FORM = "is a setting of Heretic 1.4.0's files: that form's defaults and its two scorers hold."
+
+
+def _changed(loaded: LoadedProfile, document: tomlkit.TOMLDocument) -> LoadedProfile:
+    return _read(document.as_string(), loaded.name, loaded.path, loaded.overrides)
+
+
+def _defaults_of(data: dict[str, Any]) -> Profile:
+    """The profile of a file's valid part."""
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        broken = {one["loc"][0] for one in error.errors(include_url=False)}
+        rest = {key: value for key, value in data.items() if key not in broken}
+        return _defaults_of(rest) if len(rest) < len(data) else Profile()
+
+
+def _parsed(text: str, name: str) -> tuple[tomlkit.TOMLDocument, dict[str, Any]]:
+    try:
+        data = tomllib.loads(text)
+        return tomlkit.parse(text), data
+    except (tomllib.TOMLDecodeError, TOMLKitError) as error:
+        raise ProfileError(name, [_syntax(str(error), text)]) from error
+
+
+def _syntax(message: str, text: str) -> Problem:
+    place = re.search(r" \(?at (?:line (\d+),? col(?:umn)? (\d+)|end of document)\)?$", message)
+    if place is None:
+        return Problem(None, "", f"not valid TOML: {message}")
+    line = int(place[1]) if place[1] else max(1, len(text.splitlines()))
+    where = f" at column {place[2]}" if place[2] else " at the end of the file"
+    return Problem(line, "", f"not valid TOML{where}: {message[: place.start()]}")
+
+
+def _no_file(path: Path) -> ProfileError:
+    beside = [str(path.with_name(file.name)) for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    return ProfileError(str(path), [Problem(None, "", "there is no such file", nearest(str(path), beside))])
+
+
+def _builtins() -> dict[str, str]:
+    folder = resources.files("heretic_tui.profile") / "builtin"
+    files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
+    return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def _summary(text: str) -> str:
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def _summary_of_file(path: Path) -> str:
+    try:
+        return _summary(read_text(path))
+    except ProfileError as error:
+        return error.problems[0].reason

@@ -1,0 +1,282 @@
+"""The command line: each command is a few lines over a job."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.run import Run
+    from heretic_tui.profile.store import LoadedProfile
+
+app = typer.Typer(
+    name="heretic-tui",
+    help="Directional ablation of language models: find a direction, take it out of the weights, search for the best "
+    "trade-off.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+profiles_app = typer.Typer(help="List, show, make and check profiles.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(profiles_app, name="profiles")
+
+ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", metavar="NAME|FILE", help="Profile to use.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+]
+TrialsOption = Annotated[int | None, typer.Option("--trials", "-n", min=1, help="How many trials there are in all.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the search.")]
+RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
+
+DEMO_PROFILE = "demo"
+
+
+def run_command_line() -> int:
+    """Run the command that was asked for; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    from heretic_tui.failures import explained
+
+    return explained(lambda: app(standalone_mode=False), debug="--debug" in sys.argv, as_json="--json" in sys.argv)
+
+
+@app.command()
+def run(
+    model: Annotated[str | None, typer.Argument(help="Hub id, folder or .gguf file.")] = None,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    trials: TrialsOption = None,
+    seed: SeedOption = None,
+    runs_dir: RunsDirOption = None,
+    resume: ResumeOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a study on a model: measure its directions, search, end with the Pareto front."""
+    if resume is not None:
+        _resume(resume, model, profile, set_, trials, seed, runs_dir, json)
+        return
+    loaded = _profile(profile, set_, trials, seed)
+    name = model or loaded.profile.model
+    if name is None:
+        raise typer.BadParameter("Give a model: a hub id, a folder or a .gguf file.")
+    _start(name, loaded, runs_dir, json)
+
+
+@app.command()
+def demo(
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the best trial's model.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    trials: TrialsOption = None,
+    seed: SeedOption = None,
+    runs_dir: RunsDirOption = None,
+    resume: ResumeOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a whole study on the embedded model, offline, and export the best trial."""
+    from heretic_tui.demo import MODEL_DIR
+    from heretic_tui.engine.export import check_target
+
+    if to is not None:
+        check_target(to, 0, overwrite=overwrite)
+    if resume is not None:
+        opened = _resume(resume, None, profile, set_, trials, seed, runs_dir, json)
+    else:
+        opened = _start(str(MODEL_DIR), _profile(profile or DEMO_PROFILE, set_, trials, seed), runs_dir, json)
+    if to is not None:
+        _export(opened, _best(opened), to, adapter=False, overwrite=overwrite, json=json)
+
+
+@app.command()
+def runs(runs_dir: RunsDirOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the runs, newest first."""
+    from heretic_tui.engine.run import list_runs
+    from heretic_tui.tables import show_runs
+
+    show_runs(list_runs(_runs_dir(runs_dir)), _runs_dir(runs_dir), as_json=json)
+
+
+@app.command()
+def trials(
+    run: RunArgument,
+    front: Annotated[bool, typer.Option("--front", help="Only the Pareto front.")] = False,
+    runs_dir: RunsDirOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the trials of a run, or of a study file of the reference tool."""
+    from heretic_tui.engine.run import open_run
+    from heretic_tui.tables import show_trials
+
+    path = Path(run).expanduser()
+    if path.is_file():
+        from heretic_tui.engine.search import read_foreign_study
+
+        show_trials(path.name, *read_foreign_study(path), front_only=front, as_json=json)
+        return
+    opened = open_run(_runs_dir(runs_dir), run)
+    show_trials(opened.name, opened.records(), opened.profile.objectives, front_only=front, as_json=json)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    trial: Annotated[int, typer.Option("--trial", "-t", min=1, help="Number of the trial.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="Write a PEFT adapter, not the whole model.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    runs_dir: RunsDirOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a trial's model or adapter to a folder."""
+    from heretic_tui.engine.run import open_run
+
+    _export(open_run(_runs_dir(runs_dir), run), trial, to, adapter=adapter, overwrite=overwrite, json=json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model to score: hub id, folder or .gguf file.")],
+    base: Annotated[str, typer.Option("--base", help="The original model.")],
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score any model against its original."""
+    from heretic_tui.console import show_job
+    from heretic_tui.engine import pipeline
+
+    show_job(pipeline.evaluate(model, base, _profile(profile, set_, None, None).profile), as_json=json)
+
+
+@profiles_app.command("list")
+def profiles_list(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the built-in profiles and your own."""
+    from heretic_tui.profile import store
+    from heretic_tui.tables import show_profiles
+
+    show_profiles(store.list_profiles(), as_json=json)
+
+
+@profiles_app.command("show")
+def profiles_show(
+    profile: Annotated[str, typer.Argument(metavar="NAME|FILE")] = "default", debug: DebugOption = False
+) -> None:
+    """Print every setting of a profile with its value."""
+    from heretic_tui.profile import store
+
+    loaded = store.resolve(profile)
+    _say_notes(loaded)
+    sys.stdout.write(store.dump(loaded.profile))
+
+
+@profiles_app.command("new")
+def profiles_new(
+    name: str,
+    copy_from: Annotated[str, typer.Option("--from", metavar="NAME", help="Profile to begin from.")] = "default",
+    debug: DebugOption = False,
+) -> None:
+    """Make a profile of your own, every setting with its explanation."""
+    from heretic_tui.profile import store
+
+    loaded = store.new(name, copy_from=copy_from)
+    sys.stdout.write(f"{loaded.path}\n")
+
+
+@profiles_app.command("check")
+def profiles_check(profile: Annotated[str, typer.Argument(metavar="NAME|FILE")], debug: DebugOption = False) -> None:
+    """Check a profile and say all that is wrong with it at once."""
+    from heretic_tui.profile import store
+
+    loaded = store.resolve(profile)
+    _say_notes(loaded)
+    sys.stdout.write("The profile is in order.\n")
+
+
+def _runs_dir(given: Path | None) -> Path:
+    from heretic_tui import paths
+
+    return given.expanduser() if given is not None else paths.runs_dir()
+
+
+def _profile(name: str | None, changes: list[str] | None, trials: int | None, seed: int | None) -> "LoadedProfile":
+    """The profile with all that the command line changes in it, its notes told."""
+    from heretic_tui.profile import store
+
+    extra = [f"n_trials={trials}"] if trials is not None else []
+    extra += [f"seed={seed}"] if seed is not None else []
+    loaded = store.resolve(name, [*(changes or []), *extra])
+    _say_notes(loaded)
+    return loaded
+
+
+def _say_notes(loaded: "LoadedProfile") -> None:
+    for note in loaded.notes:
+        sys.stderr.write(f"note: {note}\n")
+
+
+def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool) -> "Run":
+    from heretic_tui.console import show_job
+    from heretic_tui.engine import pipeline
+    from heretic_tui.engine.run import open_run
+
+    folder = _runs_dir(runs_dir)
+    finished = show_job(pipeline.start_study(model, loaded.profile, Path(loaded.name).stem, folder), as_json=json)
+    return open_run(folder, finished.run)
+
+
+def _resume(
+    name: str,
+    model: str | None,
+    profile: str | None,
+    changes: list[str] | None,
+    trials: int | None,
+    seed: int | None,
+    runs_dir: Path | None,
+    json: bool,
+) -> "Run":
+    """Go on with a run; its own settings stand, and what was asked for differently is told."""
+    from heretic_tui.console import show_job
+    from heretic_tui.engine import pipeline
+    from heretic_tui.engine.run import open_run
+    from heretic_tui.profile import store
+
+    opened = open_run(_runs_dir(runs_dir), name)
+    if profile is not None or changes or seed is not None:
+        extra = changes or []
+        asked = store.resolve(profile, extra) if profile else store.apply_overrides(opened.profile, extra)
+        differences = store.difference(opened.profile, asked.profile)
+        ignored = [found for found in differences if found.key not in {"model", "seed"}]
+        if seed is not None and seed != opened.profile.seed:
+            sys.stderr.write(f"note: seed stays {opened.profile.seed}; {seed} was asked for.\n")
+        for found in ignored:
+            sys.stderr.write(f"note: {found.key} stays {found.a}; {found.b} was asked for.\n")
+        if ignored:
+            sys.stderr.write("note: a resumed run keeps its own settings; start a new run to use others.\n")
+    if model is not None and model != opened.model_name:
+        raise typer.BadParameter(f"{opened.name} is a run of {opened.model_name}, not of {model}.")
+    show_job(pipeline.resume_study(opened, trials), as_json=json)
+    return opened
+
+
+def _export(opened: "Run", trial: int, to: Path, *, adapter: bool, overwrite: bool, json: bool) -> None:
+    from heretic_tui.console import show_job
+    from heretic_tui.engine import pipeline
+
+    show_job(pipeline.export(opened, trial, to, adapter=adapter, overwrite=overwrite), as_json=json)
+
+
+def _best(opened: "Run") -> int:
+    from heretic_tui.engine.front import best_compromise, pareto_front
+
+    objectives = opened.profile.objectives
+    return best_compromise(pareto_front(opened.records(), objectives), objectives).trial

@@ -1,0 +1,241 @@
+"""Jobs on the command line: progress bars and lines on a terminal, or one JSON object a line."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from heretic_tui.engine import events
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.events import Event
+from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.run import Run
+from heretic_tui.failures import Interrupted
+from heretic_tui.formats import duration, plain, size
+from heretic_tui.tables import front_table
+
+T = TypeVar("T")
+JSON_PROGRESS_EVERY = 1.0
+"""Seconds between two progress objects."""
+
+
+def show_job(job: Job[T], *, as_json: bool) -> T:
+    """Run a job to its end, showing what it tells; Ctrl+C stops it cleanly and raises `Interrupted`."""
+    if as_json:
+        return drive(job, json_lines())
+    with _bars() as progress:
+        return drive(job, Terminal(progress).show)
+
+
+def drive(job: Job[T], show: Callable[[Event], None]) -> T:
+    """Iterate a job. The first Ctrl+C (or a termination signal) closes it at its next event; a second is a hammer."""
+    asked = False
+    run: events.RunOpened | None = None
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not asked:
+            try:
+                event = next(job)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            run = event if isinstance(event, events.RunOpened) else run
+            show(event)
+        job.close()
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
+    raise Interrupted(_how_to_resume(run))
+
+
+def _how_to_resume(run: events.RunOpened | None) -> str:
+    if run is None:
+        return "Interrupted; nothing was changed."
+    folder = f" --runs-dir {run.path.parent}" if run.path.parent != _usual_runs_dir() else ""
+    return f"Interrupted. All finished trials are saved. Go on with:\n  heretic-tui run --resume {run.run}{folder}"
+
+
+def _usual_runs_dir() -> Path:
+    from heretic_tui import paths
+
+    return paths.runs_dir()
+
+
+def json_lines() -> Callable[[Event], None]:
+    """A listener that prints one JSON object a line, progress at most once a second."""
+    shown = 0.0
+
+    def show(event: Event) -> None:
+        nonlocal shown
+        if isinstance(event, events.Tick):
+            return
+        if isinstance(event, events.Progress):
+            if time.monotonic() - shown < JSON_PROGRESS_EVERY:
+                return
+            shown = time.monotonic()
+        sys.stdout.write(json.dumps(event.as_json(), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    return show
+
+
+class _Rate(ProgressColumn):
+    """Units a second of the phase."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields["unit"]
+        if not speed or not unit:
+            return Text("")
+        return Text(f"{size(speed)}/s" if unit == "B" else f"{speed:.3g} {unit}/s", style="cyan")
+
+
+class _Amount(ProgressColumn):
+    """How much of how much."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields["unit"] == "B":
+            return Text(size(task.completed) if task.total is None else f"{size(task.completed)}/{size(task.total)}")
+        total = "" if task.total is None else f"/{task.total:.0f}"
+        return Text(f"{task.completed:.0f}{total}")
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    console = Console(highlight=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        _Amount(),
+        _Rate(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+class Terminal:
+    """Shows events for people: a bar for the phase, one for the study, and a line for what lasts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.console = progress.console
+        self.phase = progress.add_task("starting", total=None, unit="")
+        self.study: TaskID | None = None
+        self.run: Run | None = None
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case events.Progress():
+                self._advance(event)
+            case events.PhaseFinished():
+                self._line(f"{event.phase:<18} {event.result}  ({duration(event.seconds)})")
+            case events.Note():
+                self._line(f"{event.level}: {event.text}", "yellow" if event.level == "warning" else "dim")
+            case events.ModelLoaded():
+                self._model(event)
+            case events.RunOpened():
+                self.run = Run(event.path)
+                done = f", {event.finished} of {event.trials} trials done" if event.resumed else ""
+                self._line(f"{'run':<18} {event.path}{done}")
+            case events.BaselineMeasured():
+                self._line(f"{'original model':<18} {_scores(event.scores)}")
+            case events.TrialStarted():
+                self._trial(event)
+            case events.TrialFinished():
+                self._finished_trial(event)
+            case events.StudyFinished():
+                self._finished_study(event)
+            case events.Exported():
+                self._exported(event)
+            case events.Evaluated():
+                self._line(f"{'base model':<18} {_scores(event.base_scores)}")
+                self._line(f"{'evaluated model':<18} {_scores(event.scores)}")
+            case _:
+                pass
+
+    def _line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(plain(text), style=style))
+
+    def _advance(self, event: events.Progress) -> None:
+        phase = self.progress.tasks[self.progress.task_ids.index(self.phase)]
+        name = plain(f"{event.phase} {event.detail}".strip())
+        if phase.fields.get("name") != event.phase:
+            self.progress.reset(self.phase, name=event.phase)
+        self.progress.update(
+            self.phase, description=name, completed=event.done, total=event.total, unit=event.unit, visible=True
+        )
+
+    def _model(self, event: events.ModelLoaded) -> None:
+        facts = event.facts
+        writers = ", ".join(f"{count} x {name}" for name, count in facts.writers.items())
+        self._line(
+            f"{'model':<18} {facts.name}: {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, "
+            f"{facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}; writers: {writers}"
+        )
+
+    def _trial(self, event: events.TrialStarted) -> None:
+        if self.study is None:
+            self.study = self.progress.add_task("study", total=event.trials, completed=event.trial - 1, unit="trials")
+        self.progress.update(self.study, completed=event.trial - 1, total=event.trials)
+
+    def _finished_trial(self, event: events.TrialFinished) -> None:
+        record = event.record
+        star = "  *" if event.on_front else ""
+        self._line(
+            f"trial {record.trial:>4}  {_scores(record.scores)}  {_scope(record)}  {duration(record.seconds)}{star}",
+            "bold" if event.on_front else "",
+        )
+        if self.study is not None:
+            self.progress.update(self.study, completed=record.trial)
+        if self.run is not None and any(spec.print_responses for spec in self.run.profile.scorer_specs()):
+            for response in self.run.responses(record.trial):
+                self._line(f"  prompt:   {response.prompt}", "dim")
+                self._line(f"  {response.label + ':':<9} {response.response}", "dim")
+
+    def _finished_study(self, event: events.StudyFinished) -> None:
+        self.progress.update(self.phase, visible=False)
+        if self.study is not None:
+            self.progress.update(self.study, visible=False)
+        run = Run(event.path)
+        self.console.print()
+        self.console.print(front_table(run.records(), run.profile.objectives, run.base_scores() or {}))
+        name = run.name if run.path.parent == _usual_runs_dir() else str(run.path)
+        first = event.front[0] if event.front else 1
+        self._line(f"{event.trials} trials in {duration(event.seconds)}. The run is kept in {event.path}")
+        self._line("Next:")
+        self._line(f"  heretic-tui export {name} --trial {first} --to DIR            the ablated model")
+        self._line(f"  heretic-tui export {name} --trial {first} --to DIR --adapter  a PEFT adapter")
+        self._line(f"  heretic-tui run --resume {name} --trials {event.trials + 50}   more trials")
+
+    def _exported(self, event: events.Exported) -> None:
+        self.progress.update(self.phase, visible=False)
+        exact = "" if event.rank is None else f", rank {event.rank}, relative error {event.error:.2g}"
+        what = "adapter" if event.form == "adapter" else "model"
+        self._line(f"The {what} of trial {event.trial} is in {event.to} ({size(event.size)}{exact})")
+
+
+def _scores(scores: object) -> str:
+    assert isinstance(scores, dict)
+    return "  ".join(f"{name} {score.text}" for name, score in scores.items())
+
+
+def _scope(record: TrialRecord) -> str:
+    index = record.parameters.direction_index
+    return "per layer" if index is None else f"layer {index:4.1f}"

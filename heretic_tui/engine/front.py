@@ -1,0 +1,58 @@
+"""The Pareto front of a study, and one trial on it to begin with."""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from heretic_tui.engine.records import TrialRecord
+
+
+class Objective(Protocol):
+    """A score that the search optimizes."""
+
+    @property
+    def name(self) -> str:
+        """The score's name."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The score's name for people."""
+        ...
+
+    @property
+    def optimization(self) -> str:
+        """`minimize` or `maximize`."""
+        ...
+
+
+def point(record: TrialRecord, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """A trial's scores, turned so that less is better."""
+    return tuple(
+        record.scores[objective.name].value * (-1 if objective.optimization == "maximize" else 1)
+        for objective in objectives
+    )
+
+
+def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    """The trials that no other beats in every objective, best first objective first; of equals the earliest."""
+    points = {record.trial: point(record, objectives) for record in records}
+    # In lexicographic order a trial can only be beaten by one before it, and by one that is on the front itself.
+    front: list[TrialRecord] = []
+    for record in sorted(records, key=lambda record: (points[record.trial], record.trial)):
+        own = points[record.trial]
+        if not any(all(a <= b for a, b in zip(points[other.trial], own, strict=True)) for other in front):
+            front.append(record)
+    return front
+
+
+def best_compromise(front: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord:
+    """The trial of the front that lies nearest to the best of everything, scaled to the front's ranges."""
+    points = [point(record, objectives) for record in front]
+    lows = [min(values) for values in zip(*points, strict=True)]
+    ranges = [max(values) - low or 1.0 for low, values in zip(lows, zip(*points, strict=True), strict=True)]
+
+    def distance(own: tuple[float, ...]) -> float:
+        return math.hypot(*((value - low) / span for value, low, span in zip(own, lows, ranges, strict=True)))
+
+    return front[min(range(len(front)), key=lambda place: distance(points[place]))]

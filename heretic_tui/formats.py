@@ -1,0 +1,37 @@
+"""How numbers and foreign text are written for people: once for the whole program."""
+
+import math
+import unicodedata
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: 5.3 MB."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    exponent = min(4, int(math.log10(count) // 3))
+    return f"{count / 1000**exponent:.3g} {'kMGT'[exponent - 1]}B"
+
+
+def duration(seconds: float) -> str:
+    """Time spent or left: 8.1 s, 3 min 20 s, 2 h 5 min."""
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def plain(text: str) -> str:
+    """Foreign text as harmless data: every control character but the line break becomes visible.
+
+    Model output, prompts and file names may hold escape sequences; none of them may reach the terminal.
+    """
+    return "".join(letter if letter in "\n\t" or not _control(letter) else f"\\x{ord(letter):02x}" for letter in text)
+
+
+def _control(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Co", "Cn"}

@@ -1,0 +1,134 @@
+"""Tables of the command line, each with its JSON form."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.front import Objective, best_compromise, pareto_front
+from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.run import Run
+from heretic_tui.formats import duration, plain
+from heretic_tui.profile.problems import ProfileError
+from heretic_tui.profile.store import ProfileEntry
+
+
+def show_trials(
+    name: str, records: Sequence[TrialRecord], objectives: Sequence[Objective], *, front_only: bool, as_json: bool
+) -> None:
+    """Print the trials of a study, those on the front marked."""
+    front = {record.trial for record in pareto_front(records, objectives)}
+    shown = [record for record in records if not front_only or record.trial in front]
+    if as_json:
+        _json_lines({**record.as_json(), "on_front": record.trial in front} for record in shown)
+        return
+    if not records:
+        _say(f"{name} has no finished trials yet.")
+        return
+    _print(_trials_table(f"{name}: {len(records)} trials, {len(front)} on the front", shown, front))
+
+
+def front_table(records: Sequence[TrialRecord], objectives: Sequence[Objective], base: Mapping[str, Score]) -> Table:
+    """The Pareto front, best first objective first, with the original model above it."""
+    front = pareto_front(records, objectives)
+    table = _trials_table("Pareto front", front, set())
+    if base and front:
+        table.add_row("original", *(base[name].text for name in front[0].scores), "", "", style="dim")
+        table.caption = f"best compromise: trial {best_compromise(front, objectives).trial}"
+        table.caption_justify = "left"
+    return table
+
+
+def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) -> Table:
+    table = Table(title=plain(title), title_justify="left", box=None, header_style="bold")
+    table.add_column("trial", justify="right")
+    names = list(records[0].scores) if records else []
+    for name in names:
+        table.add_column(plain(name), justify="right")
+    table.add_column("direction", justify="right")
+    table.add_column("time", justify="right")
+    for record in records:
+        index = record.parameters.direction_index
+        cells = [
+            f"{'*' if record.trial in marked else ''}{record.trial}",
+            *(record.scores[name].text for name in names),
+            "per layer" if index is None else f"{index:.1f}",
+            duration(record.seconds),
+        ]
+        table.add_row(*cells, style="bold" if record.trial in marked else None)
+    return table
+
+
+def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
+    """Print the runs of a folder, newest first; one that cannot be read says why in its row."""
+    rows = [_run_row(run) for run in runs]
+    if as_json:
+        _json_lines(rows)
+        return
+    if not rows:
+        _say(f"There are no runs in {folder} yet. Begin one with: heretic-tui run MODEL")
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("run", "model", "trials", "best", "begun"):
+        table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold")
+    for row in rows:
+        cells = (row["run"], row["model"], f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
+        table.add_row(*(Text(plain(str(cell))) for cell in cells))
+    _print(table)
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    begun = datetime.fromtimestamp((run.path / "profile.toml").stat().st_mtime).isoformat(" ", "minutes")
+    row: dict[str, Any] = {"run": run.name, "model": "?", "trials": 0, "wanted": 0, "best": "", "begun": begun}
+    try:
+        records = run.records()
+        row |= {"model": run.model_name, "trials": len(records), "wanted": run.wanted()}
+        objectives = run.profile.objectives
+    except (EngineError, ProfileError) as error:
+        return {**row, "best": str(error)}
+    if records:
+        best = best_compromise(pareto_front(records, objectives), objectives)
+        figures = ", ".join(f"{objective.name} {best.scores[objective.name].text}" for objective in objectives)
+        row["best"] = f"trial {best.trial}: {figures}"
+    return row
+
+
+def show_profiles(entries: Sequence[ProfileEntry], *, as_json: bool) -> None:
+    """Print the profiles that can be asked for by name."""
+    if as_json:
+        _json_lines(
+            {
+                "name": entry.name,
+                "path": None if entry.path is None else str(entry.path),
+                "builtin": entry.builtin,
+                "summary": entry.summary,
+            }
+            for entry in entries
+        )
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("profile", "kept in", "summary"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        table.add_row(*(Text(plain(str(cell))) for cell in (entry.name, entry.path or "built in", entry.summary)))
+    _print(table)
+
+
+def _json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _print(table: Table) -> None:
+    Console(highlight=False).print(table)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(plain(text) + "\n")
