@@ -85,14 +85,14 @@ def choose_batch_size(
 ) -> Job[tuple[int, float]]:
     """Find the batch size that decodes fastest, from a few short probes on the longest of `texts`.
 
-    Doubles the size until a row gets dearer, memory would run out, or a probe takes over `patience` seconds.
+    Grows the size until a row gets dearer, memory would run out, or a probe takes over `patience` seconds.
     Returns the size and its estimated speed in tokens per second.
     """
     from heretic_tui.engine.decoding import probe
 
     longest = sorted(texts, key=len, reverse=True)
     limit = max(1, min(largest, len(longest)))
-    sizes = [1 << power for power in range(2, limit.bit_length()) if 1 << power < limit] + [limit]
+    sizes = [size for size in (4, 16, 64, 256) if size < limit] + [limit]
     costs: dict[int, float] = {}
     yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
     for size in sizes:

@@ -166,14 +166,17 @@ def _nearest_choice(value: Any, choices: list[str]) -> str | None:
 
 
 def _nearest_setting(path: Path) -> str | None:
+    """A setting of this name elsewhere, or one of a like name in the same table."""
     around, word = pattern(path[:-1]), str(path[-1])
     prefix = f"{around}." if around else ""
     keys = [one.key for one in settings()]
     siblings = dict.fromkeys(re.split(r"[.\[]", key[len(prefix) :])[0] for key in keys if key.startswith(prefix))
-    near = nearest(word, siblings)
-    if near:
-        return dotted((*path[:-1], near))
-    return next((key for key in keys if _plain(re.split(r"[.\]]", key)[-1]) == _plain(word)), None)
+    elsewhere = (key for key in keys if _plain(key.rpartition(".")[2]) == _plain(word))
+    exact = next((name for name in siblings if _plain(name) == _plain(word)), None)
+    if exact is None and (moved := next(elsewhere, None)):
+        return moved
+    near = exact or nearest(word, siblings)
+    return dotted((*path[:-1], near)) if near else None
 
 
 def _plain(name: str) -> str:

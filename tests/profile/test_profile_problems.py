@@ -60,7 +60,8 @@ def test_every_error_of_a_file_is_told_at_once_with_its_line():
         '(did you mean "minimize"?)',
         "config.toml:17: scorer.KeywordRat: unknown setting (did you mean scorer.KeywordRate?)",
         "config.toml:20: scorer.KLDivergence.kl_tokens: must be at least 1, not 0",
-        "config.toml:21: scorer.KLDivergence.print_responses: unknown setting (did you mean print_responses?)",
+        "config.toml:21: scorer.KLDivergence.print_responses: unknown setting "
+        "(did you mean scorer.KeywordRate.print_responses?)",
         "config.toml:25: scorer.KLDivergence.prompts.colum: unknown setting "
         "(did you mean scorer.KLDivergence.prompts.column?)",
     ]

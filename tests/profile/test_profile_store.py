@@ -157,7 +157,7 @@ def test_the_list_has_the_built_in_profiles_and_the_persons_own(profiles):
     (profiles / "mine.toml").write_text("# Stories.\nseed = 1\n")
     (profiles / "broken.toml").write_bytes(b"\xff")
     found = {entry.name: entry for entry in list_profiles()}
-    assert list(found)[0] == "default"
+    assert next(iter(found)) == "default"
     assert {"demo", "heretic-1.4"} <= set(found)
     assert found["mine"].summary == "Stories."
     assert found["mine"].path == profiles / "mine.toml"
@@ -187,7 +187,7 @@ def test_a_new_profile_asks_for_the_same_with_every_setting_explained(profiles, 
     assert loaded.notes == ()
     text = (profiles / "mine.toml").read_text()
     for setting in settings():
-        if setting.note is None and setting.form == "both":
+        if setting.note is None and setting.form == "both" and "[]" not in setting.key:
             assert setting.key.rpartition(".")[2] in text
             assert setting.help[:20] in text
 
