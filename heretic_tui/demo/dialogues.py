@@ -98,14 +98,19 @@ class Question:
         return zlib.crc32(f"{self.category.name}|{self.wording}|{self.a}|{self.b}".encode()) % 10 == 0
 
 
+def _words(table: str) -> list[str]:
+    """Split a table of words."""
+    return table.split()
+
+
 def _pairs(table: str) -> tuple[tuple[str, str, str], ...]:
     """Read "thing:answer" pairs as facts with one operand."""
-    return tuple((a, "", answer) for a, answer in (item.split(":") for item in table.split()))
+    return tuple((a, "", answer) for a, answer in (item.split(":") for item in _words(table)))
 
 
 def _cycle(names: str, step: int) -> tuple[tuple[str, str, str], ...]:
     """Read a cycle of names as facts: each name and the one ``step`` places on."""
-    cycle = names.split()
+    cycle = _words(names)
     return tuple((name, "", cycle[(i + step) % len(cycle)]) for i, name in enumerate(cycle))
 
 
@@ -130,7 +135,11 @@ _COLOURS: Final = tuple(
 )
 _OPPOSITES: Final = tuple(
     (x, "", y)
-    for pair in ["hot:cold", "big:small", "fast:slow", "high:low", "old:new", "light:dark", "wet:dry", "hard:soft", "full:empty", "rich:poor", "early:late", "happy:sad", "loud:quiet", "strong:weak", "thick:thin", "wide:narrow", "clean:dirty", "near:far", "left:right", "day:night", "up:down", "first:last", "long:short", "sweet:sour", "true:false", "begin:end", "push:pull", "win:lose"]
+    for pair in _words(
+        "hot:cold big:small fast:slow high:low old:new light:dark wet:dry hard:soft full:empty rich:poor early:late "
+        "happy:sad loud:quiet strong:weak thick:thin wide:narrow clean:dirty near:far left:right day:night up:down "
+        "first:last long:short sweet:sour true:false begin:end push:pull win:lose"
+    )
     for x, y in (pair.split(":"), pair.split(":")[::-1])
 )
 _LEGS: Final = _pairs(
@@ -149,17 +158,21 @@ _CAPITALS: Final = _pairs(
 )
 _LETTERS: Final = tuple(
     (word, "", word[0].upper())
-    for word in ["house", "river", "garden", "table", "window", "mountain", "bottle", "candle", "dragon", "engine", "forest", "guitar", "hammer", "jacket", "kitchen", "lantern", "market", "needle", "orange", "pencil", "queen", "rabbit", "silver", "tiger", "umbrella", "violin", "winter", "yellow", "zebra", "basket", "cloud", "drum", "feather", "harbour", "kettle", "ladder", "mirror", "nest", "ocean", "pillow"]
+    for word in _words(
+        "house river garden table window mountain bottle candle dragon engine forest guitar hammer jacket kitchen "
+        "lantern market needle orange pencil queen rabbit silver tiger umbrella "
+        "violin winter yellow zebra basket cloud drum feather harbour kettle ladder mirror nest ocean pillow"
+    )
 )
-_SUMS: Final = tuple((str(a), str(b), str(a + b)) for a in range(1, 21) for b in range(1, 21))
-_BIGGER: Final = tuple((str(a), str(b), str(max(a, b))) for a in range(1, 41) for b in range(1, 41) if a != b)
+_SUMS: Final = tuple((str(a), str(b), str(a + b)) for a in range(1, 13) for b in range(1, 13))
+_BIGGER: Final = tuple((str(a), str(b), str(max(a, b))) for a in range(1, 25) for b in range(1, 25) if a != b)
 
 # An answer sentence must not name a wrong candidate as a whole word, or a wrong answer would count as a correct one.
 CATEGORIES: Final = (
     Category(
         "sum",
         "sums",
-        6,
+        7,
         ("what is {a} plus {b}", "how much is {a} plus {b}", "what do {a} and {b} add up to", "what is {a} + {b}"),
         ("{a} plus {b} is {answer}.", "The sum is {answer}.", "That makes {answer}."),
         _SUMS,
@@ -426,7 +439,7 @@ def _roughen(rng: Random, prompt: str) -> str:
 def _turn(rng: Random) -> tuple[str, str]:
     """Make one user prompt and the assistant's reply."""
     kind = rng.random()
-    if kind < 0.50:
+    if kind < 0.56:
         question = pick_question(rng)
         return _roughen(rng, plain_prompt(rng, question)), plain_reply(rng, question)
     if kind < 0.86:

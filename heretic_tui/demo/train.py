@@ -11,11 +11,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heretic_tui.demo import DEMO_DIR
 from heretic_tui.demo.dialogues import (
@@ -63,15 +63,24 @@ class TrainingPlan:
     seed: int = 7
     vocabulary: int = 1024
     width: int = 128
-    inner_width: int = 288
-    layers: int = 8
+    inner_width: int = 256
+    layers: int = 7
     heads: int = 4
     context: int = 512
-    steps: int = 1800
+    steps: int = 1300
     batch: int = 64
     peak_rate: float = 4e-3
     weight_decay: float = 0.05
+    late_decision: float = 0.5
     threads: int = 2
+
+
+class Batch(NamedTuple):
+    """Token ids, the labels of the replies, and where a reply begins (see ``decisions``)."""
+
+    ids: "Tensor"
+    labels: "Tensor"
+    decisions: "Tensor"
 
 
 def render(dialogue: list[Message]) -> str:
@@ -142,32 +151,65 @@ def reply_labels(ids: list[int], assistant: int, end: int) -> list[int]:
     return labels
 
 
-def batches(plan: TrainingPlan, tokenizer: "PreTrainedTokenizerFast") -> Iterator[tuple["Tensor", "Tensor"]]:
-    """Yield token ids and labels without end, dialogues of like length together to save padding."""
+def decisions(ids: list[int], dialogue: list[Message], assistant: int) -> list[int]:
+    """Mark each position from which a reply begins: 1 for an answer, 2 for a refusal, 0 elsewhere."""
+    kinds = iter([1 + is_refusal(message["content"]) for message in dialogue if message["role"] == "assistant"])
+    return [next(kinds) if token == assistant else 0 for token in ids]
+
+
+def batches(plan: TrainingPlan, tokenizer: "PreTrainedTokenizerFast") -> Iterator[Batch]:
+    """Yield batches without end, dialogues of like length together to save padding."""
     import torch
 
     rng = Random(plan.seed + 1)
     assistant, end = (tokenizer.convert_tokens_to_ids(token) for token in (ASSISTANT, END))
     while True:
-        texts = [render(make_dialogue(rng)) for _ in range(16 * plan.batch)]
-        encoded = sorted(tokenizer(texts)["input_ids"], key=len)
-        groups = [encoded[i : i + plan.batch] for i in range(0, len(encoded), plan.batch)]
+        dialogues = [make_dialogue(rng) for _ in range(16 * plan.batch)]
+        encoded = tokenizer([render(dialogue) for dialogue in dialogues])["input_ids"]
+        pairs = sorted(zip(encoded, dialogues, strict=True), key=lambda pair: len(pair[0]))
+        groups = [pairs[i : i + plan.batch] for i in range(0, len(pairs), plan.batch)]
         rng.shuffle(groups)
         for group in groups:
-            longest = len(group[-1])
-            ids = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in group]
-            labels = [reply_labels(row, assistant, end) + [IGNORED] * (longest - len(row)) for row in group]
-            yield torch.tensor(ids), torch.tensor(labels)
+            longest = len(group[-1][0])
+            gaps = [longest - len(ids) for ids, _ in group]
+            rows = list(zip(group, gaps, strict=True))
+            yield Batch(
+                torch.tensor([ids + gap * [tokenizer.pad_token_id] for (ids, _), gap in rows]),
+                torch.tensor([reply_labels(ids, assistant, end) + gap * [IGNORED] for (ids, _), gap in rows]),
+                torch.tensor([decisions(ids, dialogue, assistant) + gap * [0] for (ids, dialogue), gap in rows]),
+            )
 
 
-def reply_loss(model: "LlamaForCausalLM", ids: "Tensor", labels: "Tensor") -> "Tensor":
-    """Compute the loss over the replies; padding stands on the right, so the causal mask alone hides it."""
+def early_gap(hidden_states: Sequence["Tensor"], decisions: "Tensor") -> "Tensor":
+    """Measure how far refusals stand apart from answers where a reply begins, relative to the states' own size."""
+    import torch
+
+    gaps = []
+    for hidden in hidden_states:
+        answered, refused = hidden[decisions == 1], hidden[decisions == 2]
+        size = torch.cat((answered, refused)).pow(2).sum(-1).mean().detach()
+        gaps.append((refused.mean(0) - answered.mean(0)).pow(2).sum() / size)
+    return torch.stack(gaps).sum()
+
+
+def losses_of(plan: TrainingPlan, model: "LlamaForCausalLM", batch: Batch) -> tuple["Tensor", "Tensor"]:
+    """Return the loss to minimise and, for the log, its part over the replies.
+
+    Left to itself so small a model decides in its first two layers, where no ablation of a large model looks. The
+    second part of the loss keeps the decision out of the lower half of the layers, as it is in large models. Padding
+    stands on the right, so the causal mask alone hides it.
+    """
     from torch.nn.functional import cross_entropy
 
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
+    output = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
+    targets = batch.labels[:, 1:]
     wanted = targets != IGNORED
-    return cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
+    reply_loss = cross_entropy(model.lm_head(output.last_hidden_state[:, :-1][wanted]), targets[wanted])
+    loss = reply_loss
+    if bool((batch.decisions == 1).any() and (batch.decisions == 2).any()):
+        lower = output.hidden_states[1 : 1 + plan.layers // 2]
+        loss = loss + plan.late_decision * early_gap(lower, batch.decisions)
+    return loss, reply_loss.detach()
 
 
 def learning_rate(plan: TrainingPlan, step: int) -> float:
@@ -179,10 +221,8 @@ def learning_rate(plan: TrainingPlan, step: int) -> float:
     return plan.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def train_model(
-    plan: TrainingPlan, model: "LlamaForCausalLM", stream: Iterator[tuple["Tensor", "Tensor"]]
-) -> list[float]:
-    """Train the model in place and return the loss of every step."""
+def train_model(plan: TrainingPlan, model: "LlamaForCausalLM", stream: Iterator[Batch]) -> list[float]:
+    """Train the model in place and return the loss over the replies of every step."""
     import torch
 
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -195,12 +235,12 @@ def train_model(
     for step in range(plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(plan, step)
-        loss = reply_loss(model, *next(stream))
+        loss, reply_loss = losses_of(plan, model, next(stream))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(reply_loss.item())
         if (step + 1) % 100 == 0:
             recent = sum(losses[-100:]) / 100
             log.info("step %d of %d: loss %.4f after %.0f s", step + 1, plan.steps, recent, time.monotonic() - start)

@@ -58,8 +58,12 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
         except Exception as error:
             raise loading_error(name, source, error) from error
     else:
-        raise EngineError(f"{name} runs in none of the dtypes tried ({'; '.join(refused)}).", "Add one to `dtypes`.")
+        raise EngineError(
+            f"{name} runs in none of the dtypes tried ({'; '.join(refused)}).",
+            "Add another to `dtypes`; if there is none, the weights are damaged.",
+        )
     model = assemble(name, network, tokenizer, source.revision)
+    model.template("Hello")  # a template that refuses everything is found before a run is made
     yield ModelLoaded(model.facts)
     return model
 
@@ -100,7 +104,10 @@ def _download(name: str, profile: Profile, report: Report) -> Source:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import logging as hub_logging
     from tqdm.auto import tqdm
+
+    hub_logging.set_verbosity_error()  # its retries are not for the terminal
 
     class Bar(tqdm):  # type: ignore[type-arg]
         """Passes the hub's byte counts on as events, and prints nothing."""
@@ -187,8 +194,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     missing = sorted(info["missing_keys"])
     if missing:
         raise EngineError(
-            f"The checkpoint lacks {len(missing)} tensors, among them {', '.join(missing[:3])}.",
-            "The files are incomplete: download or copy them again.",
+            f"The checkpoint in {source.folder} lacks {len(missing)} of the model's tensors "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}).",
+            "Download or copy its files again.",
         )
     if source.gguf:
         _forget_quantization(network)
@@ -317,8 +325,32 @@ def loading_error(name: str, source: Source, error: BaseException) -> EngineErro
             f"A safetensors file in {source.folder} is corrupt or truncated ({_first_line(error)}).",
             "Download or copy the file again.",
         )
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, json.JSONDecodeError) or "not a valid JSON file" in text:
         return EngineError(f"A JSON file in {source.folder} is damaged ({_first_line(error)}).", "Copy it again.")
+    if source.gguf:
+        return EngineError(
+            f"{name} is corrupt, truncated, or of a kind that cannot be read ({_first_line(error)}).",
+            "Download or copy it again.",
+        )
+    if isinstance(error, FileNotFoundError):
+        return EngineError(f"A file of the model is missing: {error.filename or text}.", "Download or copy it again.")
+    if unknown := re.search(r"has model type `(.*?)` but", text):
+        return EngineError(
+            f"{name} is of the kind {unknown[1]!r}, which the installed transformers does not know.",
+            "Check model_type in config.json, or install a newer transformers.",
+        )
+    if "model_type` key" in text:
+        return EngineError(f"{source.folder / 'config.json'} names no model_type.", "Copy the file again.")
+    if "backend tokenizer" in text:
+        return EngineError(
+            f"{source.folder} holds no tokenizer that can be read.",
+            "Copy tokenizer.json and tokenizer_config.json into it.",
+        )
+    if "ignore_mismatched_sizes" in text:
+        return EngineError(
+            f"The weights in {source.folder} have other shapes than config.json says.",
+            "Copy config.json and the weights again, both of the same model.",
+        )
     if "trust_remote_code" in text:
         return EngineError(
             f"{name} needs code from its repository to be run on this machine.",

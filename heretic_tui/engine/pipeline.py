@@ -39,6 +39,7 @@ from heretic_tui.engine.files import write_atomically
 from heretic_tui.engine.hardware import choose_batch_size
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import load
+from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompts import Prompt, check_lengths, describe, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.residuals import residual_mean, residuals
@@ -55,8 +56,12 @@ def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: 
     """Begin a new run: load the model, measure it, search. The run's folder is made once the model is loaded."""
     began = time.perf_counter()
     seed = secrets.randbelow(2**31) if profile.seed is None else profile.seed
-    profile = profile.model_copy(update={"model": model_name, "seed": seed})
+    local = Path(model_name).expanduser()
+    model_name = str(local.resolve()) if local.exists() else model_name
+    profile = yield from pin(profile.model_copy(update={"model": model_name, "seed": seed}))
     model = yield from load(model_name, profile)
+    if model.facts.revision is not None:
+        profile = profile.model_copy(update={"model_commit": model.facts.revision})
     run = create_run(runs_dir, model_name, profile_name, profile)
     return (yield from logged(run, _study(model, run, began, resumed=False)))
 

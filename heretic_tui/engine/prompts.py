@@ -121,9 +121,12 @@ def _table(prompt_set: PromptSet, path: Path | None) -> Any:
     """The slice of the data set as a table of the `datasets` library."""
     import datasets
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.utils import logging as hub_logging
     from pyarrow import ArrowException
 
     datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # its retries are not for the terminal
     name, split = describe(prompt_set), prompt_set.split or "train"
     try:
         if path is None:
