@@ -1,10 +1,11 @@
 """Pinning what a profile names, so that a run can be resumed from anywhere and repeated exactly."""
 
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heretic_tui.engine.background import Job, in_background
+from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.prompts import DEMO_SCHEME
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
@@ -24,7 +25,7 @@ def pin(profile: Profile) -> Job[Profile]:
         if path.exists():
             prompt_set["dataset"] = str(path.resolve())
         elif "commit" not in prompt_set:
-            commit = yield from in_background(lambda _, dataset=dataset: _commit(dataset))
+            commit = yield from in_background(partial(_commit, dataset))
             prompt_set |= {"commit": commit} if commit else {}
     return Profile.model_validate(data)
 
@@ -36,7 +37,7 @@ def _prompt_sets(value: Any) -> list[dict[str, Any]]:
     return []
 
 
-def _commit(dataset: str) -> str | None:
+def _commit(dataset: str, _: Report) -> str | None:
     """The data set's newest commit; None where the hub does not answer, as it does not offline."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

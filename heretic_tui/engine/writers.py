@@ -21,14 +21,20 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 """Where a component's out-projection stands inside a decoder layer."""
 
-POST_NORMS: dict[str, tuple[str, str]] = {
-    ATTENTION: ("post_attention_layernorm", "post_feedforward_layernorm"),
-    MLP: ("post_feedforward_layernorm", "post_feedforward_layernorm"),
+POST_NORMS: dict[str, tuple[tuple[str, str], ...]] = {
+    ATTENTION: (
+        ("post_self_attn_layernorm", "post_mlp_layernorm"),
+        ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ),
+    MLP: (
+        ("post_mlp_layernorm", "post_mlp_layernorm"),
+        ("post_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
 }
 """Norms between a writer and the addition: (the norm, a module that must be there too).
 
-`post_attention_layernorm` follows the attention block only where the MLP has a post-norm as well
-(Gemma 2 and 3, OLMo 2); elsewhere that name stands for the norm *before* the MLP.
+GLM 4 names them apart. In Gemma 2 and 3 and OLMo 2 `post_attention_layernorm` follows the attention block, but
+only because the MLP has a post-norm as well; elsewhere that name stands for the norm *before* the MLP.
 """
 
 
@@ -97,10 +103,11 @@ def _writer(prefix: str, layer: nn.Module, index: int, component: str, width: in
 
 def _gain(modules: dict[str, nn.Module], component: str, width: int) -> torch.Tensor | None:
     """The gain of the norm after a writer, read off the norm itself: an RMS norm maps ones to its gain."""
-    name, witness = POST_NORMS[component]
-    norm = modules.get(name)
-    if norm is None or witness not in modules:
+    places = ((name, witness) for name, witness in POST_NORMS[component] if {name, witness} <= modules.keys())
+    name, _ = next(places, (None, None))
+    if name is None:
         return None
+    norm = modules[name]
     weight = next(norm.parameters())
     with torch.no_grad():
         gain: torch.Tensor = norm(torch.ones(width, dtype=weight.dtype, device=weight.device))
