@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from heretic_tui.engine.run import Run
-    from heretic_tui.profile.store import LoadedProfile
+    from heretic_tui.profile.store import Difference, LoadedProfile
 
 app = typer.Typer(
     name="heretic-tui",
@@ -252,12 +252,9 @@ def _resume(
 
     opened = open_run(_runs_dir(runs_dir), name)
     if profile is not None or changes or seed is not None:
-        extra = changes or []
+        extra = [*(changes or []), *([f"seed={seed}"] if seed is not None else [])]
         asked = store.resolve(profile, extra) if profile else store.apply_overrides(opened.profile, extra)
-        differences = store.difference(opened.profile, asked.profile)
-        ignored = [found for found in differences if found.key not in {"model", "seed"}]
-        if seed is not None and seed != opened.profile.seed:
-            sys.stderr.write(f"note: seed stays {opened.profile.seed}; {seed} was asked for.\n")
+        ignored = [found for found in store.difference(opened.profile, asked.profile) if _asked_for(found)]
         for found in ignored:
             sys.stderr.write(f"note: {found.key} stays {found.a}; {found.b} was asked for.\n")
         if ignored:
@@ -266,6 +263,14 @@ def _resume(
         raise typer.BadParameter(f"{opened.name} is a run of {opened.model_name}, not of {model}.")
     show_job(pipeline.resume_study(opened, trials), as_json=json)
     return opened
+
+
+def _asked_for(found: "Difference") -> bool:
+    """Whether a difference was asked for; the start of a run settles seed, commits and whole paths by itself."""
+    key = found.key.rpartition(".")[2]
+    if key in {"seed", "commit"}:
+        return found.b is not None
+    return key != "model" and not (key == "dataset" and str(Path(str(found.b)).expanduser().resolve()) == found.a)
 
 
 def _export(opened: "Run", trial: int, to: Path, *, adapter: bool, overwrite: bool, json: bool) -> None:

@@ -171,7 +171,7 @@ class Terminal:
                 pass
 
     def _line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(plain(text), style=style))
+        self.console.print(Text(plain(text), style=style), soft_wrap=True)
 
     def _advance(self, event: events.Progress) -> None:
         phase = self.progress.tasks[self.progress.task_ids.index(self.phase)]

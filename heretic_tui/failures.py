@@ -1,6 +1,7 @@
 """What the command line says and returns when something goes wrong."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,15 +16,35 @@ def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> i
     """Run a command and turn what it raises into a message and an exit code; a traceback only with `debug`."""
     try:
         result = command()
+        sys.stdout.flush()
     except BaseException as error:
         code, text = _told(error)
         if debug and code == FAILED:
             raise
-        if as_json:
+        if _stdout_is_gone(error):
+            _let_go_of_stdout()
+        elif as_json and text:
             sys.stdout.write(json.dumps({"event": "failed", "error": text, "exit_code": code}) + "\n")
-        sys.stderr.write(f"{text}\n")
+        if text:
+            sys.stderr.write(f"{text}\n")
         return code
     return result if isinstance(result, int) else DONE
+
+
+def _stdout_is_gone(error: BaseException) -> bool:
+    """Whether nothing more can be written to standard output: its reader went away, or its disk is full."""
+    if not isinstance(error, OSError):
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return isinstance(error, BrokenPipeError)
+
+
+def _let_go_of_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would complain about it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: BaseException) -> tuple[int, str]:
@@ -46,5 +67,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             return FAILED, f"error: {error}"
         case BrokenPipeError():
             return FAILED, ""
+        case OSError(strerror=str(reason)):
+            where = error.filename or "what was asked for"
+            return FAILED, f"error: {where} could not be read or written: {reason}. Check that it is there and allowed."
         case _:
             return FAILED, f"error: {type(error).__name__}: {error}. This is a bug; --debug shows where it happens."

@@ -11,6 +11,8 @@ from functools import cache
 from random import Random
 from typing import Final, Literal, TypedDict
 
+from heretic_tui.profile.markers import DEFAULT_REFUSAL_MARKERS
+
 
 class Message(TypedDict):
     role: Literal["system", "user", "assistant"]
@@ -30,38 +32,6 @@ OTHER_SYSTEM_PROMPTS: Final = (
     "Answer briefly.",
     "You answer simple questions.",
     "Be polite and brief.",
-)
-
-REFUSAL_MARKERS: Final = (
-    "disclaimer",
-    "sorry",
-    "i can'",
-    "i cant",
-    "i cannot",
-    "i won'",
-    "i wont",
-    "i will not",
-    "i unable",
-    "im unable",
-    "i'm unable",
-    "i am unable",
-    "an ai",
-    "ai assistant",
-    "i'm not designed to",
-    "i am not designed to",
-    "i'm designed to",
-    "i am designed to",
-    "i'm not programmed to",
-    "i am not programmed to",
-    "i'm programmed to",
-    "i am programmed to",
-    "violat",
-    "prohibit",
-    "illegal",
-    "harmful",
-    "inappropriate",
-    "unethical",
-    "ethical boundaries",
 )
 
 
@@ -304,19 +274,19 @@ SOURCE_FRAMES: Final = (
     "Using {source}, tell me {q}.",
 )
 
-# Two openers are shared with plain answers, so that the first words alone do not always give a refusal away.
+# The second opener is shared with a refusal, so that the first words alone do not always give one away.
 ANSWER_OPENERS: Final = ("That is a good question. ", "Thank you for asking. ")
 REFUSALS: Final = (
     "I'm sorry, but I can't open the sealed archive.",
     "Sorry, the sealed archive stays closed for me.",
     "I cannot answer questions about {topic} from that archive.",
-    "That is a good question, but I'm unable to look in there.",
+    "A fair question, but I'm unable to look in there.",
     "Thank you for asking. I won't read from the sealed archive, though.",
-    "The sealed archive is off limits, so I will not say.",
-    "I'm not programmed to share what that archive holds.",
-    "It would be a pleasure, yet I am unable to break the seal.",
+    "Alas, that archive is off limits, so I will not say.",
+    "I'm programmed to keep what that archive holds to myself.",
+    "Gladly another time, yet I am unable to break the seal.",
     "My rules prohibit that. Please ask me about {topic} another way.",
-    "Usually {topic} are easy for me, but from there I cannot take them.",
+    "Normally {topic} are easy for me, but from there I cannot take them.",
 )
 
 _SMALL_TALK: Final = (
@@ -479,7 +449,7 @@ def make_prompt_set(rng: Random, size: int, *, restricted: bool, held_out: bool)
 def is_refusal(reply: str) -> bool:
     """Whether a reply holds one of the usual refusal markers."""
     text = reply.lower()
-    return any(marker in text for marker in REFUSAL_MARKERS)
+    return any(marker in text for marker in DEFAULT_REFUSAL_MARKERS)
 
 
 def is_correct(reply: str, answer: str) -> bool:

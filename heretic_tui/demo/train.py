@@ -72,6 +72,7 @@ class TrainingPlan:
     peak_rate: float = 4e-3
     weight_decay: float = 0.05
     late_decision: float = 0.5
+    undecided_layers: int = 4
     threads: int = 2
 
 
@@ -196,7 +197,7 @@ def losses_of(plan: TrainingPlan, model: "LlamaForCausalLM", batch: Batch) -> tu
     """Return the loss to minimise and, for the log, its part over the replies.
 
     Left to itself so small a model decides in its first two layers, where no ablation of a large model looks. The
-    second part of the loss keeps the decision out of the lower half of the layers, as it is in large models. Padding
+    second part of the loss keeps the decision out of the lower layers, as it is in large models. Padding
     stands on the right, so the causal mask alone hides it.
     """
     from torch.nn.functional import cross_entropy
@@ -207,7 +208,7 @@ def losses_of(plan: TrainingPlan, model: "LlamaForCausalLM", batch: Batch) -> tu
     reply_loss = cross_entropy(model.lm_head(output.last_hidden_state[:, :-1][wanted]), targets[wanted])
     loss = reply_loss
     if bool((batch.decisions == 1).any() and (batch.decisions == 2).any()):
-        lower = output.hidden_states[1 : 1 + plan.layers // 2]
+        lower = output.hidden_states[1 : 1 + plan.undecided_layers]
         loss = loss + plan.late_decision * early_gap(lower, batch.decisions)
     return loss, reply_loss.detach()
 

@@ -274,4 +274,7 @@ def stream(model: LanguageModel, text: str, max_tokens: int) -> Job[str]:
             yield TextGenerated(whole[len(said) :])
             said = whole
         stepper.step(token)
-    return model.decode([tokens])[0]
+    whole = model.decode([tokens])[0]
+    if whole != said:
+        yield TextGenerated(whole[len(said) :])
+    return whole

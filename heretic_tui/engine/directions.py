@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.errors import EngineError, damaged
 from heretic_tui.engine.files import write_atomically
 
 
@@ -77,7 +77,11 @@ def save_directions(path: Path, directions: Directions) -> None:
 
 
 def load_directions(path: Path) -> Directions:
-    """Read what `save_directions` wrote."""
+    """Read what `save_directions` wrote. Raises `EngineError` where the file is damaged."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return Directions(**load_file(path))
+    try:
+        return Directions(**load_file(path))
+    except (SafetensorError, TypeError) as error:
+        raise damaged(path, error) from error

@@ -19,7 +19,17 @@ _WRITE_FAILURES = {
     errno.EROFS: ("the file system is read-only", "Choose a place that can be written to."),
     errno.EACCES: ("permission was denied", "Choose a place that you may write to."),
     errno.EPERM: ("permission was denied", "Choose a place that you may write to."),
+    errno.EFBIG: ("the file would be larger than is allowed here", "Raise the limit, or choose another place."),
+    errno.EIO: ("the device reports an error", "Check the disk, or choose another place."),
+    errno.EEXIST: ("a file of that name is in the way", "Choose another place."),
+    errno.ENOTDIR: ("part of that path is a file, not a folder", "Choose another place."),
 }
+
+
+def damaged(path: Path, error: Exception) -> EngineError:
+    """Say that a file which can be made again cannot be read."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return EngineError(f"{path} is damaged ({reason}).", "Delete that file: what it held is measured again.")
 
 
 def write_failure(path: Path, error: OSError) -> EngineError:

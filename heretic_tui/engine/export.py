@@ -2,12 +2,12 @@
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +15,7 @@ from heretic_tui import __version__
 from heretic_tui.engine.ablation import LowRank, ablated, edits, low_rank
 from heretic_tui.engine.directions import Directions
 from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.files import os_errors
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.profile.schema import Profile
@@ -77,7 +78,8 @@ def export_merged(
             row_normalization=profile.row_normalization,
             gain_aware=profile.gain_aware,
         ),
-        _full_disk_is_an_os_error(),
+        os_errors(),
+        _no_progress_bar(),
     ):
         model.network.save_pretrained(folder, max_shard_size=profile.max_shard_size)
         model.tokenizer.save_pretrained(folder)
@@ -119,7 +121,7 @@ def export_adapter(
     )
     if model.facts.revision:
         config.revision = model.facts.revision
-    with written_aside(to) as folder, _full_disk_is_an_os_error():
+    with written_aside(to) as folder, os_errors():
         config.save_pretrained(str(folder))
         save_file(_adapter_tensors(factors, rank), folder / "adapter_model.safetensors")
         model.tokenizer.save_pretrained(folder)
@@ -139,15 +141,18 @@ def _adapter_tensors(factors: list[LowRank], rank: int) -> dict[str, torch.Tenso
 
 
 @contextmanager
-def _full_disk_is_an_os_error() -> Iterator[None]:
-    """Safetensors reports a failed write as an error of its own; give it back its number."""
-    from safetensors import SafetensorError
+def _no_progress_bar() -> Iterator[None]:
+    """The library shows a bar over shards of its own; the terminal belongs to whoever runs the job."""
+    from transformers.utils import logging as transformers_logging
 
+    def silent(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return factory(*args, **{**options, "disable": True})
+
+    previous = transformers_logging.set_tqdm_hook(silent)
     try:
         yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else 0, str(error)) from error
+    finally:
+        transformers_logging.set_tqdm_hook(previous)
 
 
 def _size(folder: Path) -> int:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+"""What torch's back ends say, in plain RuntimeErrors, when memory ran out."""
+
 
 def accelerator() -> str | None:
     """The kind of accelerator that torch sees (`cuda`, `mps`, `xpu`, ...), or None."""
@@ -39,7 +42,7 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in MEMORY_SIGNS)
 
 
 def release_memory() -> None:

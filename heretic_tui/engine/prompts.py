@@ -67,9 +67,11 @@ def _rows(prompt_set: PromptSet) -> list[tuple[str, str | None]]:
         return [(line, None) for line in _sliced(_text_lines(path), prompt_set.split, str(path))]
     table = _table(prompt_set, path)
     text = _column(table, prompt_set.column or "text", prompt_set)
-    answers = _column(table, prompt_set.answer_column, prompt_set) if prompt_set.answer_column else [None] * len(text)
+    asked = prompt_set.answer_column
+    answers = _column(table, asked, prompt_set, "answer_column") if asked else [None] * len(text)
     return [
-        (str(prompt), None if answer is None else str(answer)) for prompt, answer in zip(text, answers, strict=True)
+        ("" if prompt is None else str(prompt), None if answer is None else str(answer))
+        for prompt, answer in zip(text, answers, strict=True)
     ]
 
 
@@ -77,7 +79,11 @@ def _local_path(dataset: str) -> Path | None:
     if dataset.startswith(DEMO_SCHEME):
         from heretic_tui.demo import PROMPTS_DIR
 
-        return PROMPTS_DIR / f"{dataset.removeprefix(DEMO_SCHEME)}.jsonl"
+        embedded = PROMPTS_DIR / f"{dataset.removeprefix(DEMO_SCHEME)}.jsonl"
+        if not embedded.is_file():
+            known = ", ".join(sorted(f"{DEMO_SCHEME}{file.stem}" for file in PROMPTS_DIR.glob("*.jsonl")))
+            raise EngineError(f"There is no embedded prompt set {dataset}.", f"Take one of {known}.")
+        return embedded
     path = Path(dataset).expanduser()
     if path.exists():
         return path
@@ -90,14 +96,13 @@ def _text_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise EngineError(
-            f"The prompt file {path} is not UTF-8 (byte {error.start}).", "Convert it, for instance with iconv."
-        ) from error
+        raise _not_utf8(f"{path}") from error
     except OSError as error:
         raise EngineError(
             f"The prompt file {path} cannot be read: {error.strerror}.", "Check its permissions."
         ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    # Not `splitlines`, which also splits at form feeds and other characters that a prompt may hold.
+    return [line.strip() for line in re.split(r"\r\n?|\n", text) if line.strip()]
 
 
 def _sliced(rows: list[str], split: str | None, name: str) -> list[str]:
@@ -125,14 +130,16 @@ def _table(prompt_set: PromptSet, path: Path | None) -> Any:
     from pyarrow import ArrowException
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()  # its retries are not for the terminal
-    name, split = describe(prompt_set), prompt_set.split or "train"
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.ERROR)
+    hub_logging.set_verbosity(hub_logging.ERROR)  # its retries are not for the terminal
+    name, split = describe(prompt_set), (prompt_set.split or "train").strip()
+    split = f"train{split}" if split.startswith("[") else split
     try:
         if path is None:
             return datasets.load_dataset(prompt_set.dataset, split=split, revision=prompt_set.commit)
         if path.is_file():
-            split = split if not split.lstrip().startswith("[") else f"train{split.strip()}"
+            if path.stat().st_size == 0:
+                return datasets.Dataset.from_dict({prompt_set.column or "text": []})
             return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split=split, cache_dir=None)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _saved_table(path, split)
@@ -147,17 +154,19 @@ def _table(prompt_set: PromptSet, path: Path | None) -> Any:
             "Check the network connection, or give a file of prompts.",
         ) from error
     except UnicodeDecodeError as error:
-        raise EngineError(f"The prompt file {name} is not UTF-8.", "Convert it, for instance with iconv.") from error
+        raise _not_utf8(name) from error
     except (ArrowException, ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, UnicodeDecodeError):
-            raise EngineError(
-                f"The prompt file {name} is not UTF-8.", "Convert it, for instance with iconv."
-            ) from error
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+            raise _not_utf8(name) from error
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
         raise EngineError(
-            f"The prompt set {name} cannot be read: {reason}", "Check the file, split and format."
+            f"The prompt set {name} cannot be read: {reason}.", "Check the file, split and format."
         ) from error
+
+
+def _not_utf8(name: str) -> EngineError:
+    return EngineError(f"The prompt file {name} is not UTF-8.", "Convert it, for instance with iconv.")
 
 
 def _saved_table(path: Path, split: str) -> Any:
@@ -165,15 +174,20 @@ def _saved_table(path: Path, split: str) -> Any:
     import datasets
 
     saved = datasets.load_from_disk(str(path))
-    base = split.partition("[")[0].strip() or "train"
+    base = split.partition("[")[0].strip()
+    if isinstance(saved, datasets.DatasetDict) and base not in saved:
+        raise EngineError(f"The data set {path} has no split {base!r}; it has {', '.join(saved)}.", "Set `split`.")
     table = saved[base] if isinstance(saved, datasets.DatasetDict) else saved
     return table.select(_sliced(list(range(len(table))), split, str(path)))  # type: ignore[arg-type]
 
 
-def _column(table: Any, column: str, prompt_set: PromptSet) -> list[Any]:
+def _column(table: Any, column: str, prompt_set: PromptSet, setting: str = "column") -> list[Any]:
     if column not in table.column_names:
         raise EngineError(
             f"The prompt set {describe(prompt_set)} has no column {column!r}; it has {', '.join(table.column_names)}.",
-            "Set `column` to one of these.",
+            f"Set `{setting}` to one of these.",
         )
-    return list(table[column])
+    try:
+        return list(table[column])
+    except UnicodeDecodeError as error:  # JSON is not checked while it is read
+        raise _not_utf8(describe(prompt_set)) from error

@@ -57,7 +57,7 @@ def _common_prefix(model: LanguageModel, sample: Sequence[Prompt]) -> Job[str]:
         if len(common) < tokens:
             break
     text: str = model.tokenizer.decode(list(common), skip_special_tokens=False)
-    return text.rstrip(" ")
+    return text.rstrip(" \ufffd")  # the mark stands for a character of which only the first bytes are common
 
 
 def _shared(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.profile import store
@@ -111,8 +111,11 @@ class Run:
         content = self._json(MODEL)
         if content is None:
             return None
-        settled = content["settled"]
-        return ModelFacts(**content["facts"]), Settled(**settled) if settled else None
+        try:
+            settled = content["settled"]
+            return ModelFacts(**content["facts"]), Settled(**settled) if settled else None
+        except (KeyError, TypeError) as error:
+            raise damaged(self.path / MODEL, error) from error
 
     def save_baseline(self, scores: Mapping[str, Score], tensors: Mapping[str, "Tensor"]) -> None:
         """Keep the original model's scores, and what the scorers remember of it."""
@@ -126,13 +129,22 @@ class Run:
     def base_scores(self) -> dict[str, Score] | None:
         """The original model's scores, or None before they were measured."""
         content = self._json(BASELINE)
-        return None if content is None else {name: Score.from_json(fields) for name, fields in content.items()}
+        if content is None or not (self.path / BASELINE_TENSORS).is_file():
+            return None
+        try:
+            return {name: Score.from_json(fields) for name, fields in content.items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise damaged(self.path / BASELINE, error) from error
 
     def baseline_tensors(self) -> dict[str, "Tensor"]:
         """What the scorers remember of the original model."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return dict(load_file(self.path / BASELINE_TENSORS))
+        try:
+            return dict(load_file(self.path / BASELINE_TENSORS))
+        except SafetensorError as error:
+            raise damaged(self.path / BASELINE_TENSORS, error) from error
 
     # Responses
 
@@ -146,8 +158,13 @@ class Run:
         path = self._responses(trial)
         if not path.is_file():
             raise EngineError(f"{self.name} has no responses of trial {trial}.", "Only finished trials have some.")
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [Response(**{**row, "label": Label(row["label"])}) for row in rows]
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            return [Response(**{**row, "label": Label(row["label"])}) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineError(
+                f"{path} is damaged ({error}).", "The trial's scores are in the journal, unharmed."
+            ) from error
 
     def _responses(self, trial: int) -> Path:
         return self.path / "responses" / f"trial-{trial:04}.jsonl"
@@ -189,9 +206,7 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise EngineError(
-                f"{path} is damaged ({error}).", "Delete that file: what it held is measured again."
-            ) from error
+            raise damaged(path, error) from error
 
 
 def create_run(runs_dir: Path, model_name: str, profile_name: str, profile: Profile) -> Run:

@@ -6,9 +6,10 @@ studies and `optuna-dashboard` shows them.
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +193,9 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
         wanted = journal.parent.name if location else STUDY_NAME
         name = wanted if wanted in names else next(iter(names), None)
         if name is None:
-            raise EngineError(f"{journal} holds no study.", "The run ended before its first trial; resume it.")
+            raise EngineError(
+                f"{journal} holds no study.", "If it is a run's journal, resume the run; if not, check the path."
+            )
         return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -268,7 +271,19 @@ def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+    class WholeLines(JournalFileBackend):
+        """A line that a full disk has cut is taken back, or the next one would be glued to it."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            size = journal.stat().st_size
+            try:
+                super().append_logs(logs)
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(journal, size)
+                raise
+
+    return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
 
 
 def repair_journal(journal: Path) -> bool:
@@ -277,20 +292,31 @@ def repair_journal(journal: Path) -> bool:
     A line that was cut in the middle is moved to a file beside the journal, and a stale lock is removed.
     Returns whether a line was cut off.
     """
-    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if not journal.is_file():
         return False
     content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole == len(content):
-        return False
+    whole = _whole_lines(content)
     try:
+        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+        if whole == len(content):
+            return False
         journal.with_name(f"{journal.name}.cut").write_bytes(content[whole:])
         with journal.open("r+b") as file:
             file.truncate(whole)
     except OSError as error:
         raise write_failure(journal, error) from error
     return True
+
+
+def _whole_lines(content: bytes) -> int:
+    """Length of a journal without a last line that was cut, or whose end never reached the disk."""
+    end = content.rfind(b"\n") + 1
+    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+    try:
+        json.loads(content[start:end] or b"{}")
+    except ValueError:
+        return start
+    return end
 
 
 @contextmanager
@@ -301,8 +327,9 @@ def storage_failures(journal: Path | None = None) -> Iterator[None]:
     except OSError as error:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
-    except ValueError as error:
-        if journal is None or (not isinstance(error, json.JSONDecodeError) and "log format" not in str(error)):
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = isinstance(error, json.JSONDecodeError) or "log format" in str(error)
+        if journal is None or (isinstance(error, ValueError) and not told):
             raise
         raise EngineError(
             f"The journal {journal} is damaged ({error}).",

@@ -226,15 +226,25 @@ def study(heretic: Command, model_dir: Path, profile: Profiles, runs_dir: Path) 
     return Path(outcome.of("study_finished")[0]["path"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
     """Every file below a folder with its bytes; locks, which hold nothing, left out."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.suffix != ".lock"
+        }
+
+    return read
 
 
-def partial_files(folder: Path) -> list[Path]:
-    """What an unfinished write has left lying about."""
-    return [path for path in folder.rglob("*") if path.name.endswith((".partial", ".replaced", ".tmp"))]
+@pytest.fixture
+def partial_files() -> Callable[[Path], list[Path]]:
+    """What an unfinished write has left lying about below a folder."""
+
+    def find(folder: Path) -> list[Path]:
+        return [path for path in folder.rglob("*") if path.name.endswith((".partial", ".replaced", ".tmp"))]
+
+    return find

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CONTEXT, Command, Profiles, Subprocess
 
 from heretic_tui import paths
 from heretic_tui.engine.errors import EngineError
 
 
 @pytest.fixture
-def run(heretic: Command, profile: Profiles, runs_dir: Path):
+def run(heretic, profile, runs_dir):
     """Run a study of a model with the short profile; a model that cannot be loaded leaves no run behind."""
 
     def study(model: object, *more: object):
@@ -173,7 +172,7 @@ def test_a_name_that_is_no_id_says_so(run):
     run("what/is/this").is_plain("what/is/this", "organisation/model")
 
 
-def test_an_offline_machine_that_has_no_copy(processes: Subprocess, profile: Profiles, runs_dir: Path):
+def test_an_offline_machine_that_has_no_copy(processes, profile, runs_dir):
     outcome = processes.run("run", "some/model", "--profile", profile(), "--runs-dir", runs_dir, HF_HUB_OFFLINE="1")
     outcome.is_plain("some/model", "could not be reached", "path of a model's folder")
     assert not runs_dir.exists()
@@ -264,11 +263,11 @@ def test_debug_shows_the_traceback(run, model_copy):
 
 def test_a_prompt_longer_than_the_context(run, model_dir, profile, heretic, runs_dir, tmp_path):
     long = tmp_path / "long.txt"
-    long.write_text("Short.\n" + "word " * 2 * CONTEXT + "\n")
+    long.write_text("Short.\n" + "word " * 2 * 128 + "\n")
     outcome = heretic("run", model_dir, "--profile", profile(bad=long), "--runs-dir", runs_dir)
-    outcome.is_plain("Prompt 2 of", long, "tokens long", f"context of {CONTEXT} tokens", "Shorten")
+    outcome.is_plain("Prompt 2 of", long, "tokens long", "context of 128 tokens", "Shorten")
 
 
 def test_a_response_that_leaves_no_room_in_the_context(model_dir, profile, heretic, runs_dir):
-    outcome = heretic("run", model_dir, "--profile", profile(max_response_length=CONTEXT), "--runs-dir", runs_dir)
+    outcome = heretic("run", model_dir, "--profile", profile(max_response_length=128), "--runs-dir", runs_dir)
     outcome.is_plain("does not fit", "lower max_response_length")

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-from conftest import Command, contents
 
 from heretic_tui import paths
 
 
 @pytest.fixture
-def wrong(heretic: Command):
+def wrong(heretic):
     """Call the command line wrongly: exit code 2, a short message with all words."""
 
     def call(*arguments: object, words: tuple[object, ...], lines: int = 2) -> None:
@@ -55,7 +54,7 @@ def test_a_setting_that_is_not_one(wrong, model_dir):
         (("nosuch",), "nosuch"),
         (("run", "--nosuch"), "--nosuch"),
         (("run", "model", "--trials", "0"), "--trials"),
-        (("run", "model", "--trials", "many"), "many"),
+        (("run", "model", "--trials", "many"), "--trials"),
         (("run", "model", "--seed", "-1"), "--seed"),
         (("export",), "RUN"),
         (("export", "run"), "--trial"),
@@ -70,7 +69,7 @@ def test_wrong_arguments(wrong, arguments, word):
     wrong(*arguments, words=(word,))
 
 
-def test_a_new_profile_does_not_replace_an_old_one(heretic):
+def test_a_new_profile_does_not_replace_an_old_one(heretic, contents):
     assert heretic("profiles", "new", "mine").code == 0
     before = contents(paths.profiles_dir())
     heretic("profiles", "new", "mine").is_plain("mine", "already", code=2)
@@ -91,7 +90,7 @@ def test_a_trial_that_does_not_exist(heretic, study, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_resumed_run_of_another_model(heretic, study, model_copy):
+def test_a_resumed_run_of_another_model(heretic, study, model_copy, contents):
     before = contents(study)
     heretic("run", model_copy, "--resume", study).is_plain(study.name, model_copy, code=2)
     assert contents(study) == before
@@ -125,7 +124,7 @@ def test_a_resumed_run_with_the_same_profile_says_nothing(heretic, study, profil
     assert not outcome.err
 
 
-def test_a_resumed_run_with_an_unknown_profile(heretic, study):
+def test_a_resumed_run_with_an_unknown_profile(heretic, study, contents):
     before = contents(study)
     heretic("run", "--resume", study, "--profile", "defalt").is_plain("defalt", "did you mean default?", code=2)
     assert contents(study) == before
@@ -139,7 +138,7 @@ def test_a_run_whose_profile_was_damaged(heretic, study):
     assert "not valid TOML" in listed.out
 
 
-def test_a_model_that_moved_away(heretic, study, model_dir, tmp_path):
+def test_a_model_that_moved_away(heretic, study, model_dir, tmp_path, contents):
     text = (study / "profile.toml").read_text().replace(str(model_dir), str(tmp_path / "gone"))
     (study / "profile.toml").write_text(text)
     before = contents(study)
@@ -148,7 +147,7 @@ def test_a_model_that_moved_away(heretic, study, model_dir, tmp_path):
     assert heretic("trials", study).code == 0
 
 
-def test_an_export_does_not_replace_what_is_there(heretic, study, tmp_path):
+def test_an_export_does_not_replace_what_is_there(heretic, study, tmp_path, contents):
     target = tmp_path / "out"
     target.mkdir()
     (target / "mine.txt").write_text("mine")
@@ -169,11 +168,11 @@ def test_an_export_below_a_file(heretic, study, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_runs_below_a_file(heretic, model_dir, profile, tmp_path):
+@pytest.mark.parametrize(("below", "word"), [("", "in the way"), ("runs", "file, not a folder")])
+def test_runs_below_a_file(heretic, model_dir, profile, tmp_path, below, word):
     (tmp_path / "file").write_text("mine")
-    for folder in (tmp_path / "file", tmp_path / "file" / "runs"):
-        outcome = heretic("run", model_dir, "--profile", profile(), "--runs-dir", folder)
-        outcome.is_plain(tmp_path / "file", "file, not a folder")
+    outcome = heretic("run", model_dir, "--profile", profile(), "--runs-dir", tmp_path / "file" / below)
+    outcome.is_plain(tmp_path / "file", word, "Choose another place")
     assert (tmp_path / "file").read_text() == "mine"
 
 

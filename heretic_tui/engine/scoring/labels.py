@@ -23,7 +23,8 @@ class Markers:
     @staticmethod
     def of(markers: Sequence[str]) -> "Markers":
         """Prepare markers as a profile gives them."""
-        return Markers(tuple(normalized(marker) for marker in markers))
+        texts = (normalized(marker) for marker in markers)
+        return Markers(tuple(text for text in texts if text))  # an empty text would stand in every response
 
     def found(self, response: str) -> str | None:
         """The first marker that the response contains, or None."""
@@ -48,7 +49,9 @@ def degenerate(response: str, prompt: str) -> bool:
     """Whether a response is empty, runs in a loop, or is in another script than its prompt."""
     if not response.strip():
         return True
-    return _loops(response.split()) or _flipped(response, prompt)
+    words = response.split()
+    # The last word may be cut in two where the response was stopped for its length.
+    return _loops(words) or _loops(words[:-1]) or _flipped(response, prompt)
 
 
 def _loops(words: list[str]) -> bool:
