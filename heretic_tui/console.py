@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,15 +17,17 @@ from rich.text import Text
 from heretic_tui.engine import events
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.failures import Interrupted
-from heretic_tui.formats import duration, plain, size
+from heretic_tui.formats import duration, heading, plain, size
 from heretic_tui.tables import front_table
 
 T = TypeVar("T")
 JSON_PROGRESS_EVERY = 1.0
 """Seconds between two progress objects."""
+WIDE = 110
+"""Columns from which a trial's line shows all its scores."""
 
 
 def show_job(job: Job[T], *, as_json: bool) -> T:
@@ -199,7 +201,8 @@ class Terminal:
         record = event.record
         star = "  *" if event.on_front else ""
         self._line(
-            f"trial {record.trial:>4}  {_scores(record.scores)}  {_scope(record)}  {duration(record.seconds)}{star}",
+            f"trial {record.trial:>4}  {self._shown(record.scores)}  {_scope(record)}  "
+            f"{duration(record.seconds):>6}{star}",
             "bold" if event.on_front else "",
         )
         if self.study is not None:
@@ -208,6 +211,12 @@ class Terminal:
             for response in self.run.responses(record.trial):
                 self._line(f"  prompt:   {response.prompt}", "dim")
                 self._line(f"  {response.label + ':':<9} {response.response}", "dim")
+
+    def _shown(self, scores: Mapping[str, Score]) -> str:
+        """The scores of one line: on a narrow terminal only those that the search optimizes."""
+        if self.run is None or self.console.width >= WIDE:
+            return _scores(scores)
+        return _scores({spec.name: scores[spec.name] for spec in self.run.profile.objectives})
 
     def _finished_study(self, event: events.StudyFinished) -> None:
         self.progress.update(self.phase, visible=False)
@@ -219,10 +228,9 @@ class Terminal:
         name = run.name if run.path.parent == _usual_runs_dir() else str(run.path)
         first = event.front[0] if event.front else 1
         self._line(f"{event.trials} trials in {duration(event.seconds)}. The run is kept in {event.path}")
-        self._line("Next:")
-        self._line(f"  heretic-tui export {name} --trial {first} --to DIR            the ablated model")
-        self._line(f"  heretic-tui export {name} --trial {first} --to DIR --adapter  a PEFT adapter")
-        self._line(f"  heretic-tui run --resume {name} --trials {event.trials + 50}   more trials")
+        self._line(f"Export a model:     heretic-tui export {name} --trial {first} --to DIR")
+        self._line(f"Export an adapter:  heretic-tui export {name} --trial {first} --to DIR --adapter")
+        self._line(f"Add more trials:    heretic-tui run --resume {name} --trials {event.trials + 50}")
 
     def _exported(self, event: events.Exported) -> None:
         self.progress.update(self.phase, visible=False)
@@ -231,9 +239,8 @@ class Terminal:
         self._line(f"The {what} of trial {event.trial} is in {event.to} ({size(event.size)}{exact})")
 
 
-def _scores(scores: object) -> str:
-    assert isinstance(scores, dict)
-    return "  ".join(f"{name} {score.text}" for name, score in scores.items())
+def _scores(scores: Mapping[str, Score]) -> str:
+    return "  ".join(f"{heading(name)} {score.text:>6}" for name, score in scores.items())
 
 
 def _scope(record: TrialRecord) -> str:

@@ -25,6 +25,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def heading(name: str) -> str:
+    """A score's name for people: `kl_divergence` is KL, underscores are spaces."""
+    return {"kl_divergence": "KL"}.get(name, name.replace("_", " "))
+
+
 def plain(text: str) -> str:
     """Foreign text as harmless data: every control character but the line break becomes visible.
 

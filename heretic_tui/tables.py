@@ -15,7 +15,7 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import Objective, best_compromise, pareto_front
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
-from heretic_tui.formats import duration, plain
+from heretic_tui.formats import duration, heading, plain
 from heretic_tui.profile.problems import ProfileError
 from heretic_tui.profile.store import ProfileEntry
 
@@ -51,7 +51,7 @@ def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) 
     table.add_column("trial", justify="right")
     names = list(records[0].scores) if records else []
     for name in names:
-        table.add_column(plain(name), justify="right")
+        table.add_column(plain(heading(name)), justify="right", overflow="fold")
     table.add_column("direction", justify="right")
     table.add_column("time", justify="right")
     for record in records:

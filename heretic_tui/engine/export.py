@@ -57,12 +57,21 @@ def written_aside(to: Path) -> Iterator[Path]:
             to.rename(replaced)
         aside.rename(to)
     except OSError as error:
-        if replaced.exists() and not to.exists():
-            replaced.rename(to)
         raise write_failure(to, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if replaced.exists() and not to.exists():
+            _put_back(replaced, to)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_back(replaced: Path, to: Path) -> None:
+    try:
+        replaced.rename(to)
+    except OSError as error:
+        raise EngineError(
+            f"Could not write {to}: {error.strerror}. What was there before is now in {replaced}.", "Rename it back."
+        ) from error
 
 
 def export_merged(

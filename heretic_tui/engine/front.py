@@ -35,11 +35,16 @@ def point(record: TrialRecord, objectives: Sequence[Objective]) -> tuple[float, 
 
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """The trials that no other beats in every objective, best first objective first; of equals the earliest."""
+    """The trials that no other beats in every objective, best first objective first; of equals the earliest.
+
+    A trial one of whose scores is not a number, as after an overflow, is not on the front unless all are like that.
+    """
     points = {record.trial: point(record, objectives) for record in records}
+    scored = [record for record in records if not any(math.isnan(value) for value in points[record.trial])]
+    scored = scored or list(records)
     # In lexicographic order a trial can only be beaten by one before it, and by one that is on the front itself.
     front: list[TrialRecord] = []
-    for record in sorted(records, key=lambda record: (points[record.trial], record.trial)):
+    for record in sorted(scored, key=lambda record: (points[record.trial], record.trial)):
         own = points[record.trial]
         if not any(all(a <= b for a, b in zip(points[other.trial], own, strict=True)) for other in front):
             front.append(record)

@@ -1,6 +1,7 @@
 """Loading a model: a hub id, a folder or a GGUF file becomes a `LanguageModel`."""
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ def _download(name: str, profile: Profile, report: Report) -> Source:
     from huggingface_hub.utils import logging as hub_logging
     from tqdm.auto import tqdm
 
-    hub_logging.set_verbosity(hub_logging.ERROR)  # its retries are not for the terminal
+    hub_logging.set_verbosity(logging.ERROR)  # its retries are not for the terminal
 
     class Bar(tqdm):  # type: ignore[type-arg]
         """Passes the hub's byte counts on as events, and prints nothing."""

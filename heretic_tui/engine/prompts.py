@@ -1,5 +1,6 @@
 """Prompt sets: hub data sets, data sets on disk, and text, JSONL, CSV and Parquet files."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +131,8 @@ def _table(prompt_set: PromptSet, path: Path | None) -> Any:
     from pyarrow import ArrowException
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.ERROR)
-    hub_logging.set_verbosity(hub_logging.ERROR)  # its retries are not for the terminal
+    datasets.utils.logging.set_verbosity(logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)  # its retries are not for the terminal
     name, split = describe(prompt_set), (prompt_set.split or "train").strip()
     split = f"train{split}" if split.startswith("[") else split
     try:

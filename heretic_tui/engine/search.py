@@ -65,7 +65,7 @@ class Search:
             for name, value in self._attributes(scores, base).items():
                 suggestion.handle.set_user_attr(name, value)
             suggestion.handle.set_user_attr("seconds", round(seconds, 3))
-            self.study.tell(suggestion.handle, objective_values(self.profile, scores, base))
+            self.study.tell(suggestion.handle, self._told(objective_values(self.profile, scores, base)))
         record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds)
         self.records.append(record)
         return record
@@ -95,6 +95,11 @@ class Search:
         """Change how many trials the study is to have."""
         with storage_failures():
             self.study.set_user_attr("n_trials", trials)
+
+    def _told(self, values: Sequence[float]) -> list[float]:
+        """The values as Optuna takes them: it would fail a trial with one that is not a number; the worst stands in."""
+        worst = (-math.inf if spec.optimization == "maximize" else math.inf for spec in self.profile.objectives)
+        return [bad if math.isnan(value) else value for value, bad in zip(values, worst, strict=True)]
 
     def _attributes(self, scores: Mapping[str, Score], base: Mapping[str, Score]) -> dict[str, Any]:
         attributes: dict[str, Any] = {
@@ -278,10 +283,10 @@ def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
             size = journal.stat().st_size
             try:
                 super().append_logs(logs)
-            except OSError:
+            except OSError as error:
                 with suppress(OSError):
                     os.truncate(journal, size)
-                raise
+                raise OSError(error.errno, error.strerror, str(journal)) from error
 
     return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
 
@@ -327,7 +332,7 @@ def storage_failures(journal: Path | None = None) -> Iterator[None]:
     except OSError as error:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         told = isinstance(error, json.JSONDecodeError) or "log format" in str(error)
         if journal is None or (isinstance(error, ValueError) and not told):
             raise

@@ -1,5 +1,9 @@
 """One thread: the models are so small that more only get in each other's way."""
 
+import sys
+from pathlib import Path
+
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))  # for tiny_models: with importlib's import mode pytest adds no folder
 torch.set_num_threads(1)

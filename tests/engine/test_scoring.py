@@ -118,7 +118,10 @@ def test_language_that_repeats_a_little_is_not_degenerate(response):
 
 @pytest.mark.parametrize(
     "response",
-    ["Столица Франции - это город Париж, а столица Испании Мадрид", "法国的首都是巴黎西班牙的首都是马德里这是众所周知的事实"],
+    [
+        "Столица Франции - это город Париж, а столица Испании Мадрид",
+        "法国的首都是巴黎西班牙的首都是马德里这是常识大家都知道",
+    ],
 )
 def test_another_script_than_the_prompt_s_is_degenerate(response):
     assert degenerate(response, QUESTION)

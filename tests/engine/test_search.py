@@ -1,6 +1,7 @@
 import itertools
 import json
 import logging
+import math
 
 import optuna
 import pytest
@@ -235,7 +236,7 @@ def test_optuna_does_not_write_to_the_terminal(tmp_path, capfd):
     one_trial(search_in(tmp_path))
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
-    assert not any(isinstance(handler, logging.StreamHandler) for handler in logging.getLogger("optuna").handlers)
+    assert not [handler for handler in logging.getLogger("optuna").handlers if type(handler) is logging.StreamHandler]
 
 
 # What the sampler sees
@@ -282,16 +283,25 @@ def test_the_journal_keeps_what_the_sampler_saw(tmp_path):
     assert read_study(None, tmp_path / "study.journal").trials[0].values == pytest.approx([0.25 * 0.05 / 2.0, 0.25])
 
 
-def test_a_divergence_that_is_no_number_is_the_worst_and_not_the_end(tmp_path):
+def test_a_divergence_that_is_no_number_is_the_worst_and_loses_no_trial(tmp_path):
     search = search_in(tmp_path)
-    good = one_trial(search)
+    one_trial(search)
     suggestion = search.ask(COMPONENTS, LAYERS)
-    broken = {"refusals": Score(0.0, 0, 100), "kl_divergence": Score(float("nan"))}
-    search.tell(suggestion, broken, BASE, 1.0)
-    following = [one_trial(search) for _ in range(5)]
-    assert [found.trial for found in following] == [3, 4, 5, 6, 7]
-    assert [found.trial for found in search_in(tmp_path).records] == list(range(1, 8))
-    assert {found.trial for found in pareto_front([good, search.records[1]], search.profile.objectives)} == {1, 2}
+    search.tell(suggestion, {"refusals": Score(0.0, 0, 100), "kl_divergence": Score(math.nan)}, BASE, 1.0)
+    following = [one_trial(search) for _ in range(6)]
+    assert [found.trial for found in following] == [3, 4, 5, 6, 7, 8]
+    assert [found.trial for found in search_in(tmp_path).records] == list(range(1, 9))
+    assert read_study(None, tmp_path / "study.journal").trials[1].values == [0.0, math.inf]
+
+
+def test_a_trial_whose_score_is_no_number_is_not_on_the_front():
+    records = [record(1, 0.0, math.nan), record(2, 0.5, 0.5), record(3, 0.9, 0.9)]
+    assert [found.trial for found in pareto_front(records, TWO)] == [2]
+
+
+def test_a_study_of_nothing_but_such_trials_has_a_compromise_all_the_same():
+    front = pareto_front([record(1, 0.0, math.nan), record(2, 0.5, math.nan)], TWO)
+    assert best_compromise(front, TWO).trial in {1, 2}
 
 
 # The front

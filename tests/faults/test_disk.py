@@ -26,8 +26,8 @@ def final_name(path: object) -> str:
 class Disk:
     """A disk that refuses one file: `write` stops halfway, `fsync` and `replace` fail after a whole write."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.patch = patch
+    def __init__(self, patch: pytest.MonkeyPatch, times: int) -> None:
+        self.patch, self.times = patch, times
         self.refusals = 0
 
     def refuse(self, name: str, error: OSError, step: str = "write") -> None:
@@ -86,7 +86,7 @@ class Disk:
         self.patch.setattr(Path, "rename", lambda path, to: self._unless(name, to, error) or rename(path, to))
 
     def _unless(self, name: str, to: object, error: OSError) -> None:
-        if Path(str(to)).name == name:
+        if Path(str(to)).name == name and self.refusals < self.times:
             self._fail(error)
 
     def _mkdir(self, name: str, error: OSError) -> None:
@@ -123,6 +123,9 @@ class Half:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    def close(self) -> None:
+        self.file.close()
+
     def write(self, text: str) -> None:
         self.file.write(text[: len(text) // 2])
         self.file.flush()
@@ -134,9 +137,9 @@ def disk() -> Iterator[Callable[[], object]]:
     """A context in which a disk refuses a file."""
 
     @contextmanager
-    def broken(name: str, error: OSError, step: str = "write") -> Iterator[Disk]:
+    def broken(name: str, error: OSError, step: str = "write", times: int = 1000) -> Iterator[Disk]:
         with pytest.MonkeyPatch.context() as patch:
-            found = Disk(patch)
+            found = Disk(patch, times)
             found.refuse(name, error, step)
             yield found
 
@@ -284,8 +287,9 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [500, 1200, 1600, 4000, 9000])
 def test_a_study_under_a_real_limit(heretic, model_dir, profile, runs_dir, partial_files, size):
+    written = profile()
     with files_no_larger_than(size):
-        outcome = heretic("run", model_dir, "--profile", profile(), "--runs-dir", runs_dir)
+        outcome = heretic("run", model_dir, "--profile", written, "--runs-dir", runs_dir)
     outcome.is_plain(runs_dir, "larger than is allowed", "unchanged")
     assert not partial_files(runs_dir)
     for run in runs_dir.iterdir():
@@ -339,13 +343,23 @@ def test_an_export_that_cannot_write(
     if existing:
         old_export(target)
         options.append("--overwrite")
-    with disk(name, error, step) as broken:
+    with disk(name, error, step, times=1) as broken:
         outcome = heretic("export", study, "--trial", 1, "--to", target, *options)
     assert broken.refusals
     outcome.is_plain(target, SAID[error.errno], "unchanged")
     assert (contents(target) == {"old.txt": b"old"}) if existing else not target.exists()
     assert not partial_files(tmp_path)
     assert heretic("export", study, "--trial", 1, "--to", target, *options).code == 0
+
+
+def test_an_export_that_cannot_even_put_the_old_folder_back_says_where_it_is(heretic, study, disk, tmp_path, contents):
+    target = tmp_path / "out"
+    old_export(target)
+    with disk("out", READ_ONLY, "replace"):
+        outcome = heretic("export", study, "--trial", 1, "--to", target, "--overwrite")
+    (kept,) = tmp_path.glob(".out.*.replaced")
+    outcome.is_plain(target, kept, "Rename it back")
+    assert contents(kept) == {"old.txt": b"old"}
 
 
 def test_an_export_that_has_no_room_says_so_before_it_loads_the_model(heretic, study, tmp_path, monkeypatch):
@@ -358,11 +372,11 @@ def test_an_export_that_has_no_room_says_so_before_it_loads_the_model(heretic, s
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 256 KB."""
+    """A real file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
     ) if shutil.which("mount") else None  # fmt: skip
     if made is None or made.returncode:
         pytest.skip("only root can mount a file system; the limits above stand for it")
@@ -386,7 +400,7 @@ def test_a_really_full_disk(heretic, model_dir, profile, small_disk, partial_fil
 def test_an_export_to_a_really_full_disk(heretic, study, small_disk, contents, partial_files):
     target = small_disk / "out"
     old_export(target)
-    (small_disk / "ballast").write_bytes(b"\0" * 150_000)
+    (small_disk / "ballast").write_bytes(b"\0" * 900_000)
     with pytest.MonkeyPatch.context() as patch:  # as if another program took the room meanwhile
         patch.setattr("heretic_tui.engine.pipeline.check_target", lambda *_, **__: None)
         outcome = heretic("export", study, "--trial", 1, "--to", target, "--overwrite")
