@@ -172,14 +172,16 @@ class Terminal:
             case _:
                 pass
 
-    def _line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(plain(text), style=style), soft_wrap=True)
+    def _line(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Print one line, broken between words on a terminal; a `whole` one, to be copied, is left to the terminal."""
+        whole = whole or not self.console.is_terminal
+        self.console.print(Text(plain(text), style=style), soft_wrap=whole)
 
     def _advance(self, event: events.Progress) -> None:
         phase = self.progress.tasks[self.progress.task_ids.index(self.phase)]
         name = plain(f"{event.phase} {event.detail}".strip())
         if phase.fields.get("name") != event.phase:
-            self.progress.reset(self.phase, name=event.phase)
+            self.progress.reset(self.phase, name=event.phase, unit=event.unit)
         self.progress.update(
             self.phase, description=name, completed=event.done, total=event.total, unit=event.unit, visible=True
         )
@@ -187,10 +189,11 @@ class Terminal:
     def _model(self, event: events.ModelLoaded) -> None:
         facts = event.facts
         writers = ", ".join(f"{count} x {name}" for name, count in facts.writers.items())
+        self._line(f"{'model':<18} {facts.name}")
         self._line(
-            f"{'model':<18} {facts.name}: {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, "
-            f"{facts.layers} layers of width {facts.width}, {facts.dtype} on {facts.device}; writers: {writers}"
+            f"{'':<18} {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, {facts.dtype} on {facts.device}"
         )
+        self._line(f"{'':<18} {facts.layers} layers of width {facts.width}; writers: {writers}")
 
     def _trial(self, event: events.TrialStarted) -> None:
         if self.study is None:
@@ -228,9 +231,9 @@ class Terminal:
         name = run.name if run.path.parent == _usual_runs_dir() else str(run.path)
         first = event.front[0] if event.front else 1
         self._line(f"{event.trials} trials in {duration(event.seconds)}. The run is kept in {event.path}")
-        self._line(f"Export a model:     heretic-tui export {name} --trial {first} --to DIR")
-        self._line(f"Export an adapter:  heretic-tui export {name} --trial {first} --to DIR --adapter")
-        self._line(f"Add more trials:    heretic-tui run --resume {name} --trials {event.trials + 50}")
+        self._line(f"Export a model:     heretic-tui export {name} --trial {first} --to DIR", whole=True)
+        self._line(f"Export an adapter:  heretic-tui export {name} --trial {first} --to DIR --adapter", whole=True)
+        self._line(f"Add more trials:    heretic-tui run --resume {name} --trials {event.trials + 50}", whole=True)
 
     def _exported(self, event: events.Exported) -> None:
         self.progress.update(self.phase, visible=False)

@@ -237,7 +237,7 @@ def train_model(plan: TrainingPlan, model: "LlamaForCausalLM", stream: Iterator[
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(plan, step)
         loss, reply_loss = losses_of(plan, model, next(stream))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -265,7 +265,8 @@ def reply_to(
         output = model.generate(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=32, do_sample=False
         )
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    replies: list[str] = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return replies
 
 
 def shares(replies: list[str], rows: list[PromptRow]) -> tuple[float, float]:
@@ -303,7 +304,8 @@ def train(plan: TrainingPlan, out: Path) -> None:
 
     torch.set_num_threads(plan.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # It guards against bugs only, and costs time.
+    # It guards against bugs only, and costs time; torch does not declare it.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     start = time.monotonic()
     sets = write_prompt_sets(plan, out / "prompts")
     tokenizer = train_tokenizer(plan)
