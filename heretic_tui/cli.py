@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heretic_tui.formats import plain
+
 if TYPE_CHECKING:
     from heretic_tui.engine.run import Run
     from heretic_tui.profile.store import Difference, LoadedProfile
@@ -221,7 +223,7 @@ def _profile(name: str | None, changes: list[str] | None, trials: int | None, se
 
 def _say_notes(loaded: "LoadedProfile") -> None:
     for note in loaded.notes:
-        sys.stderr.write(f"note: {note}\n")
+        sys.stderr.write(plain(f"note: {note}\n"))
 
 
 def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool) -> "Run":
@@ -256,7 +258,7 @@ def _resume(
         asked = store.resolve(profile, extra) if profile else store.apply_overrides(opened.profile, extra)
         ignored = [found for found in store.difference(opened.profile, asked.profile) if _asked_for(found)]
         for found in ignored:
-            sys.stderr.write(f"note: {found.key} stays {found.a}; {found.b} was asked for.\n")
+            sys.stderr.write(plain(f"note: {found.key} stays {found.a}; {found.b} was asked for.\n"))
         if ignored:
             sys.stderr.write("note: a resumed run keeps its own settings; start a new run to use others.\n")
     if model is not None and model != opened.model_name:

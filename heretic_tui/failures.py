@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from heretic_tui.formats import plain
+
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -26,7 +28,7 @@ def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> i
         elif as_json and text:
             sys.stdout.write(json.dumps({"event": "failed", "error": text, "exit_code": code}) + "\n")
         if text:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{plain(text)}\n")
         return code
     return result if isinstance(result, int) else DONE
 

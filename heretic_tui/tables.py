@@ -79,7 +79,8 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
     for name in ("run", "model", "trials", "best", "begun"):
         table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold")
     for row in rows:
-        cells = (row["run"], row["model"], f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
+        model = Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"]
+        cells = (row["run"], model, f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
         table.add_row(*(Text(plain(str(cell))) for cell in cells))
     _print(table)
 
@@ -95,7 +96,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         return {**row, "best": str(error)}
     if records:
         best = best_compromise(pareto_front(records, objectives), objectives)
-        figures = ", ".join(f"{objective.name} {best.scores[objective.name].text}" for objective in objectives)
+        figures = ", ".join(f"{heading(objective.name)} {best.scores[objective.name].text}" for objective in objectives)
         row["best"] = f"trial {best.trial}: {figures}"
     return row
 

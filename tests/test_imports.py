@@ -10,7 +10,8 @@ HEAVY = {"torch", "optuna", "transformers", "textual", "datasets", "peft"}
 
 def imported_by(program: str) -> set[str]:
     """Top-level modules that a fresh process has loaded after running `program`."""
-    code = f"import sys\ntry:\n    exec({program!r})\nexcept SystemExit:\n    pass\nsys.stderr.write(' '.join(sys.modules))"
+    guarded = f"try:\n    exec({program!r})\nexcept SystemExit:\n    pass\n"
+    code = f"import sys\n{guarded}sys.stderr.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in done.stderr.split()}
 

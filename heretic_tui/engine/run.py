@@ -68,6 +68,11 @@ class Run:
         """The journal of the study."""
         return self.path / JOURNAL
 
+    @property
+    def _begun(self) -> bool:
+        """Whether there is a study to read; a disk that was full at the very start leaves an empty journal."""
+        return self.profile.storage is not None or (self.journal.is_file() and self.journal.stat().st_size > 0)
+
     def read_study(self) -> "optuna.Study":
         """The study, to look at."""
         from heretic_tui.engine.search import read_study
@@ -78,13 +83,13 @@ class Run:
         """All finished trials; none where the study has not begun."""
         from heretic_tui.engine.search import read_records
 
-        if self.profile.storage is None and not self.journal.is_file():
+        if not self._begun:
             return []
         return list(read_records(self.read_study()))
 
     def wanted(self) -> int:
         """How many trials the study is to have; more than the profile says where some were added."""
-        if self.profile.storage is None and not self.journal.is_file():
+        if not self._begun:
             return self.profile.n_trials
         return int(self.read_study().user_attrs.get("n_trials", self.profile.n_trials))
 
@@ -199,12 +204,15 @@ class Run:
         finally:
             lock.release()
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or not content:
+                raise ValueError("it holds nothing")
+            return content
         except ValueError as error:
             raise damaged(path, error) from error
 

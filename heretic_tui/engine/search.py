@@ -333,7 +333,7 @@ def storage_failures(journal: Path | None = None) -> Iterator[None]:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
     except (KeyError, TypeError, ValueError) as error:
-        told = isinstance(error, json.JSONDecodeError) or "log format" in str(error)
+        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or "log format" in str(error)
         if journal is None or (isinstance(error, ValueError) and not told):
             raise
         raise EngineError(

@@ -24,16 +24,18 @@ PLACES: dict[str, tuple[str, ...]] = {
 POST_NORMS: dict[str, tuple[tuple[str, str], ...]] = {
     ATTENTION: (
         ("post_self_attn_layernorm", "post_mlp_layernorm"),
+        ("post_norm1", "post_norm2"),
         ("post_attention_layernorm", "post_feedforward_layernorm"),
     ),
     MLP: (
         ("post_mlp_layernorm", "post_mlp_layernorm"),
+        ("post_norm2", "post_norm2"),
         ("post_feedforward_layernorm", "post_feedforward_layernorm"),
     ),
 }
 """Norms between a writer and the addition: (the norm, a module that must be there too).
 
-GLM 4 names them apart. In Gemma 2 and 3 and OLMo 2 `post_attention_layernorm` follows the attention block, but
+GLM 4 and HyperCLOVA X name them apart. In Gemma 2 and 3 and OLMo 2 `post_attention_layernorm` follows the attention block, but
 only because the MLP has a post-norm as well; elsewhere that name stands for the norm *before* the MLP.
 """
 
@@ -108,7 +110,9 @@ def _gain(modules: dict[str, nn.Module], component: str, width: int) -> torch.Te
     if name is None:
         return None
     norm = modules[name]
-    weight = next(norm.parameters())
+    weight = next(norm.parameters(), None)
+    if weight is None:  # an identity stands where the configuration wants no norm
+        return None
     with torch.no_grad():
         gain: torch.Tensor = norm(torch.ones(width, dtype=weight.dtype, device=weight.device))
     return gain.float()

@@ -59,6 +59,7 @@ def test_a_norm_before_the_mlp_is_not_taken_for_a_post_norm(architecture):
         ("gemma2", ("post_attention_layernorm", "post_feedforward_layernorm"), 1),
         ("olmo2", ("post_attention_layernorm", "post_feedforward_layernorm"), 0),
         ("glm4", ("post_self_attn_layernorm", "post_mlp_layernorm"), 0),
+        ("hyperclovax", ("post_norm1", "post_norm2"), 0),
     ],
 )
 def test_the_gain_is_that_of_the_norm_behind_the_writer(architecture, norms, offset):
@@ -66,6 +67,13 @@ def test_the_gain_is_that_of_the_norm_behind_the_writer(architecture, norms, off
     for writer in model.writers:
         norm = getattr(model.layers[writer.layer], norms[writer.component == "mlp.down_proj"])
         torch.testing.assert_close(writer.gain, norm.weight + offset, rtol=1e-5, atol=1e-6)
+
+
+def test_an_identity_in_a_post_norm_s_place_has_no_gain():
+    network = tiny_network("hyperclovax")
+    for layer in network.model.layers:
+        layer.post_norm1 = layer.post_norm2 = nn.Identity()
+    assert all(writer.gain is None for writer in find_writers(network, network.model.layers, WIDTH))
 
 
 def test_an_unknown_architecture_is_an_error_that_names_the_layer_and_what_it_holds():

@@ -8,6 +8,7 @@ from transformers import (
     Gemma3TextConfig,
     Glm4Config,
     GPT2Config,
+    HyperCLOVAXConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -59,6 +60,7 @@ CONFIGS = {
     "gemma2": lambda: Gemma2Config(**GEMMA),
     "olmo2": lambda: Olmo2Config(**COMMON),
     "glm4": lambda: Glm4Config(**COMMON),
+    "hyperclovax": lambda: HyperCLOVAXConfig(**COMMON, use_post_norm=True),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=WIDTH,
@@ -71,7 +73,7 @@ CONFIGS = {
         attn_implementation="eager",
     ),
 }
-POST_NORMED = ["gemma3", "gemma2", "olmo2", "glm4"]
+POST_NORMED = ["gemma3", "gemma2", "olmo2", "glm4", "hyperclovax"]
 
 
 def tiny_tokenizer(template=TEMPLATE):

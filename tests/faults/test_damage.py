@@ -45,12 +45,25 @@ def test_people_are_told_of_a_cut_journal(heretic, study):
     assert "warning: The journal ended in the middle of a line" in outcome.out
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"op_code": 5, "worker\n', b"\0" * 20 + b"\n"])
+@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"op_code": 5, "worker\n'])
 def test_a_journal_whose_end_never_reached_the_disk(heretic, study, tail):
     journal = study / "study.journal"
     whole = journal.read_bytes()
     journal.write_bytes(whole + tail)
     assert len(heretic("trials", study, "--json").objects) == 2
+    _goes_on(heretic, study, whole)
+
+
+def test_a_journal_that_ends_in_a_line_of_zeros(heretic, study):
+    journal = study / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b"\0" * 20 + b"\n")
+    heretic("trials", study).is_plain(journal, "damaged")
+    _goes_on(heretic, study, whole)
+
+
+def _goes_on(heretic, study, whole):
+    journal = study / "study.journal"
     resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
     assert resumed.code == 0, resumed.err
     assert journal.read_bytes().startswith(whole)
@@ -91,8 +104,6 @@ def test_a_damaged_file_says_what_to_delete_and_is_made_again(heretic, study, na
     whole = json.loads((study / "model.json").read_bytes())
     (study / name).write_bytes(content)
     resumed = heretic("run", "--resume", study, "--trials", 3)
-    if name == "baseline.json" and content == b"{}":
-        pytest.xfail("an empty table of scores is taken for one") if resumed.code == 0 else None
     resumed.is_plain(study / name, "damaged", "Delete that file")
     assert len(heretic("trials", study, "--json").objects) == 2
     (study / name).unlink()
@@ -148,8 +159,7 @@ def is_safe(text: str) -> bool:
     return not any(character in text for character in "\x1b\x07\x9b\x00\r\u202e")
 
 
-@pytest.mark.parametrize("scorer", ["console", "table"])
-def test_hostile_responses_are_shown_as_data(heretic, model_dir, profile, runs_dir, tmp_path, monkeypatch, scorer):
+def test_hostile_responses_are_shown_as_data(heretic, model_dir, profile, runs_dir, tmp_path, monkeypatch):
     """With `print_responses`, prompts and model output reach the screen as text, never as codes or markup."""
     from heretic_tui.engine.language_model import LanguageModel
 
