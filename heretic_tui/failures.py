@@ -18,6 +18,8 @@ def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> i
     """Run a command and turn what it raises into a message and an exit code; a traceback only with `debug`."""
     try:
         result = command()
+        if result == INTERRUPTED:  # what typer makes of a Ctrl+C outside a job
+            raise Interrupted
         sys.stdout.flush()
     except BaseException as error:
         code, text = _told(error)
@@ -67,7 +69,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             return WRONG_USE, str(error)
         case EngineError():
             return FAILED, f"error: {error}"
-        case BrokenPipeError():
+        case BrokenPipeError() | SystemExit():  # typer exits where the reader of its output went away
             return FAILED, ""
         case OSError(strerror=str(reason)):
             where = error.filename or "what was asked for"

@@ -47,11 +47,11 @@ def front_table(records: Sequence[TrialRecord], objectives: Sequence[Objective],
 
 
 def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) -> Table:
-    table = Table(title=plain(title), title_justify="left", box=None, header_style="bold")
+    table = Table(title=Text(plain(title)), title_justify="left", box=None, header_style="bold")
     table.add_column("trial", justify="right")
     names = list(records[0].scores) if records else []
     for name in names:
-        table.add_column(plain(heading(name)), justify="right", overflow="fold")
+        table.add_column(Text(plain(heading(name))), justify="right", overflow="fold")
     table.add_column("direction", justify="right")
     table.add_column("time", justify="right")
     for record in records:

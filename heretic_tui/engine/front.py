@@ -52,12 +52,11 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
 
 
 def best_compromise(front: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord:
-    """The trial of the front that lies nearest to the best of everything, scaled to the front's ranges."""
-    points = [point(record, objectives) for record in front]
-    lows = [min(values) for values in zip(*points, strict=True)]
-    ranges = [max(values) - low or 1.0 for low, values in zip(lows, zip(*points, strict=True), strict=True)]
+    """The trial of the front that lies nearest to the best of everything.
 
-    def distance(own: tuple[float, ...]) -> float:
-        return math.hypot(*((value - low) / span for value, low, span in zip(own, lows, ranges, strict=True)))
-
-    return front[min(range(len(front)), key=lambda place: distance(points[place]))]
+    A percent of responses weighs as much as a hundredth of a nat of KL divergence. The scale is absolute: on a front
+    on which no trial does any harm, the divergence has no say.
+    """
+    points = {record.trial: point(record, objectives) for record in front}
+    best = [min(values) for values in zip(*points.values(), strict=True)]
+    return min(front, key=lambda record: math.dist(points[record.trial], best))

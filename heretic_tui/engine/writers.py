@@ -35,8 +35,8 @@ POST_NORMS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Norms between a writer and the addition: (the norm, a module that must be there too).
 
-GLM 4 and HyperCLOVA X name them apart. In Gemma 2 and 3 and OLMo 2 `post_attention_layernorm` follows the attention block, but
-only because the MLP has a post-norm as well; elsewhere that name stands for the norm *before* the MLP.
+GLM 4 and HyperCLOVA X name them apart. In Gemma 2 and 3 and OLMo 2 `post_attention_layernorm` follows the
+attention block, but only because the MLP has a post-norm as well; elsewhere it is the norm *before* the MLP.
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,8 +65,6 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model_copy(model_dir: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model that a test may damage."""
-    import shutil
-
     return shutil.copytree(model_dir, tmp_path / "damaged")
 
 
@@ -166,12 +165,13 @@ def processes(tmp_path: Path) -> Subprocess:
     return Subprocess(tmp_path)
 
 
-@pytest.fixture
-def prompts(tmp_path: Path) -> dict[str, Path]:
-    """Two text files of prompts."""
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two text files of prompts; do not change them."""
+    folder = tmp_path_factory.mktemp("prompts")
     files = {}
     for name, lines in (("plain", PLAIN), ("other", OTHER)):
-        files[name] = tmp_path / f"{name}.txt"
+        files[name] = folder / f"{name}.txt"
         files[name].write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
 
@@ -179,30 +179,35 @@ def prompts(tmp_path: Path) -> dict[str, Path]:
 Profiles = Callable[..., Path]
 
 
+def profile_text(prompts: dict[str, Path], bad: Path | str | None, tables: str, settings: dict[str, Any]) -> str:
+    """The profile of a short study."""
+    values = {
+        "n_trials": 2,
+        "n_startup_trials": 2,
+        "seed": 1,
+        "batch_size": 6,
+        "response_prefix": "",
+        "system_prompt": "",
+        "max_response_length": 6,
+        **settings,
+    }
+    top = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    plain, other = json.dumps(str(prompts["plain"])), json.dumps(str(prompts["other"]))
+    return (
+        f"{top}\n[good_prompts]\ndataset = {plain}\n"
+        f"[bad_prompts]\ndataset = {json.dumps(str(bad)) if bad else other}\n"
+        f"[scorer.KLDivergence.prompts]\ndataset = {plain}\n"
+        f"[scorer.KeywordRate.prompts]\ndataset = {other}\n{tables}"
+    )
+
+
 @pytest.fixture
 def profile(tmp_path: Path, prompts: dict[str, Path]) -> Profiles:
     """Write the profile of a short study; keywords become top-level settings, `tables` is put at the end."""
 
     def write(tables: str = "", name: str = "short", bad: Path | str | None = None, **settings: Any) -> Path:
-        values = {
-            "n_trials": 2,
-            "n_startup_trials": 2,
-            "seed": 1,
-            "batch_size": 6,
-            "response_prefix": "",
-            "system_prompt": "",
-            "max_response_length": 6,
-            **settings,
-        }
-        top = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-        plain, other = json.dumps(str(prompts["plain"])), json.dumps(str(bad or prompts["other"]))
-        text = (
-            f"{top}\n[good_prompts]\ndataset = {plain}\n[bad_prompts]\ndataset = {other}\n"
-            f"[scorer.KLDivergence.prompts]\ndataset = {plain}\n[scorer.KeywordRate.prompts]\n"
-            f"dataset = {json.dumps(str(prompts['other']))}\n{tables}"
-        )
         path = tmp_path / f"{name}.toml"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(profile_text(prompts, bad, tables, settings), encoding="utf-8")
         return path
 
     return write
@@ -214,12 +219,21 @@ def runs_dir(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory, model_dir: Path, prompts: dict[str, Path]) -> Path:
+    """The folder of a finished study of two trials; do not change it, copy it."""
+    from heretic_tui.engine.pipeline import start_study
+    from heretic_tui.profile import store
+
+    short = store.from_text(profile_text(prompts, None, "", {}), "short").profile
+    *_, finished = start_study(str(model_dir), short, "short", tmp_path_factory.mktemp("studies"))
+    return Path(finished.path)
+
+
 @pytest.fixture
-def study(heretic: Command, model_dir: Path, profile: Profiles, runs_dir: Path) -> Path:
-    """The folder of a finished study of two trials."""
-    outcome = heretic("run", model_dir, "--profile", profile(), "--runs-dir", runs_dir, "--json")
-    assert outcome.code == 0, outcome.err
-    return Path(outcome.of("study_finished")[0]["path"])
+def study(finished_study: Path, runs_dir: Path) -> Path:
+    """A finished study of two trials of the test's own."""
+    return shutil.copytree(finished_study, runs_dir / finished_study.name)
 
 
 @pytest.fixture

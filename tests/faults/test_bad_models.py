@@ -5,7 +5,6 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -97,7 +96,9 @@ def test_a_truncated_safetensors_file(run, model_copy):
     run(model_copy).is_plain(model_copy, "corrupt or truncated", "again")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a model", struct.pack("<Q", 10**12) + b"{}"], ids=["empty", "text", "long"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a model", struct.pack("<Q", 10**12) + b"{}"], ids=["empty", "text", "long"]
+)
 def test_a_corrupt_safetensors_file(run, model_copy, content):
     (model_copy / "model.safetensors").write_bytes(content)
     run(model_copy).is_plain(model_copy, "corrupt or truncated", "again")
@@ -208,7 +209,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

@@ -13,7 +13,7 @@ import pytest
 @pytest.fixture
 def slow(profile) -> Path:
     """A profile whose trials take long enough to be interrupted in the middle."""
-    return profile(n_trials=400, max_response_length=60, batch_size=1)
+    return profile(n_trials=400, max_response_length=60, batch_size=3)
 
 
 def until(process: "subprocess.Popen[str]", event: str, trial: int) -> list[dict]:
