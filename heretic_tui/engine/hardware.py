@@ -95,7 +95,7 @@ def choose_batch_size(
 
     longest = sorted(texts, key=len, reverse=True)
     limit = max(1, min(largest, len(longest)))
-    sizes = [size for size in (4, 16, 64, 256) if size < limit] + [limit]
+    sizes = [size for size in (1, 4, 16, 64, 256) if size < limit] + [limit]
     costs: dict[int, float] = {}
     yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
     for size in sizes:

@@ -91,6 +91,6 @@ def winsorized(vectors: Tensor, quantile: float) -> Tensor:
     """Clamp each vector's magnitudes at the given quantile of its own magnitudes; 1.0 changes nothing."""
     if quantile >= 1.0:
         return vectors
-    # Prompt by prompt: until torch 2.10 quantile refuses more than 2**24 numbers, a batch of 128 for an 8B model.
+    # Prompt by prompt: older versions of torch refuse the quantile of more than 2**24 numbers at once.
     limits = torch.stack([torch.quantile(layers.abs(), quantile, dim=-1, keepdim=True) for layers in vectors])
     return vectors.clamp(-limits, limits)

@@ -160,7 +160,17 @@ def test_labels_cover_the_replies_only() -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     from heretic_tui.demo.train import TrainingPlan, batches, build_model, save, train_model, train_tokenizer
 
-    plan = TrainingPlan(vocabulary=400, width=32, inner_width=32, layers=2, undecided_layers=1, heads=2, steps=20, batch=8, peak_rate=2e-2)
+    plan = TrainingPlan(
+        vocabulary=400,
+        width=32,
+        inner_width=32,
+        layers=2,
+        undecided_layers=1,
+        heads=2,
+        steps=20,
+        batch=8,
+        peak_rate=2e-2,
+    )
     tokenizer = train_tokenizer(plan)
     model = build_model(plan, tokenizer)
     losses = train_model(plan, model, batches(plan, tokenizer))
