@@ -112,7 +112,9 @@ def choose_batch_size(
             release_memory()
             break
         costs[size] = (prefill + step * max_tokens) / size
-        if costs[size] > 1.2 * min(costs.values()) or time.perf_counter() - began > patience:
+        # One bad reading is no reason to stop: another program may have had the processor just then.
+        grew_dearer = all(cost > 1.2 * min(costs.values()) for cost in list(costs.values())[-2:])
+        if grew_dearer or time.perf_counter() - began > patience:
             break
     if not costs:
         return 1, 0.0

@@ -37,13 +37,12 @@ def resumed(heretic, run: Path, finished: int) -> None:
     assert len(list((run / "responses").iterdir())) == finished + 3
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_a_trial_stops_cleanly(heretic, processes, model_dir, slow, runs_dir, partial_files, kind):
+def test_ctrl_c_during_a_trial_stops_cleanly(heretic, processes, model_dir, slow, runs_dir, partial_files):
     process = processes.start("run", model_dir, "--profile", slow, "--runs-dir", runs_dir, "--json")
     until(process, "trial_started", 3)
     time.sleep(0.05)
     began = time.monotonic()
-    process.send_signal(kind)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - began < 3
@@ -72,8 +71,8 @@ def test_kill_9_during_a_trial_loses_at_most_that_trial(heretic, processes, mode
     resumed(heretic, run, finished)
 
 
-def interrupt_at(monkeypatch, wanted: str, times: int = 1) -> None:
-    """Send this process Ctrl+C when an event of that kind is shown."""
+def interrupt_at(monkeypatch, wanted: str, kind: int = signal.SIGINT, times: int = 1) -> None:
+    """Send this process a signal, Ctrl+C if not another, when an event of that kind is shown."""
     from heretic_tui import console
 
     shown = console.json_lines
@@ -86,7 +85,7 @@ def interrupt_at(monkeypatch, wanted: str, times: int = 1) -> None:
             show(event)
             if type(event).__name__ == wanted and left:
                 left -= 1
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), kind)
 
         return also_interrupt
 
@@ -113,6 +112,14 @@ def test_ctrl_c_at_every_stage(heretic, model_dir, profile, runs_dir, monkeypatc
     again = heretic("run", "--resume", run.name, "--runs-dir", runs_dir, "--json")
     assert again.code == 0, again.err
     assert again.of("study_finished")[0]["trials"] == 2
+
+
+def test_a_termination_signal_is_like_ctrl_c(heretic, study, monkeypatch):
+    interrupt_at(monkeypatch, "TrialStarted", signal.SIGTERM)
+    outcome = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert outcome.code == 130
+    assert "All finished trials are saved" in outcome.err
+    assert len(heretic("trials", study, "--json").objects) == 2
 
 
 def test_an_interrupted_study_gives_what_an_uninterrupted_one_gives(heretic, model_dir, profile, runs_dir):
