@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -52,8 +53,20 @@ from heretic_tui.profile.schema import Profile, PromptSet
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Material:
+    """All prompts of a study, read and checked against the model, and the scorers with theirs."""
+
+    good: list[Prompt]
+    bad: list[Prompt]
+    scoreboard: Scoreboard
+
+
 def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: Path) -> Job[StudyFinished]:
-    """Begin a new run: load the model, measure it, search. The run's folder is made once the model is loaded."""
+    """Begin a new run: load the model, measure it, search.
+
+    The run's folder is made once the model is loaded and all prompts are read, so that a wrong path leaves none.
+    """
     began = time.perf_counter()
     seed = secrets.randbelow(2**31) if profile.seed is None else profile.seed
     local = Path(model_name).expanduser()
@@ -62,19 +75,29 @@ def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: 
     model = yield from load(model_name, profile)
     if model.facts.revision is not None:
         profile = profile.model_copy(update={"model_commit": model.facts.revision})
+    material = yield from read_material(model, profile)
     run = create_run(runs_dir, model_name, profile_name, profile)
-    return (yield from logged(run, _study(model, run, began, resumed=False)))
+    return (yield from logged(run, _study(model, run, material, began, resumed=False)))
 
 
 def resume_study(run: Run, trials: int | None = None) -> Job[StudyFinished]:
     """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
     began = time.perf_counter()
     model = yield from load(run.model_name, run.profile)
-    return (yield from logged(run, _study(model, run, began, resumed=True, trials=trials)))
+    material = yield from read_material(model, run.profile)
+    return (yield from logged(run, _study(model, run, material, began, resumed=True, trials=trials)))
+
+
+def read_material(model: LanguageModel, profile: Profile) -> Job[Material]:
+    """Read every prompt set of a profile. Raises `EngineError` for what cannot be read or does not fit the model."""
+    good = yield from _prompts(model, profile.good_prompts, profile)
+    bad = yield from _prompts(model, profile.bad_prompts, profile)
+    scoreboard = yield from load_scoreboard(model, profile)
+    return Material(good, bad, scoreboard)
 
 
 def _study(
-    model: LanguageModel, run: Run, began: float, *, resumed: bool, trials: int | None = None
+    model: LanguageModel, run: Run, material: Material, began: float, *, resumed: bool, trials: int | None = None
 ) -> Job[StudyFinished]:
     with run.locked():
         cut = repair_journal(run.journal)
@@ -87,10 +110,9 @@ def _study(
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
-        scoreboard = yield from load_scoreboard(model, run.profile)
-        directions = yield from prepare(model, run)
-        base = yield from measure_baseline(model, run, scoreboard)
-        yield from optimize(model, run, scoreboard, directions, base, search)
+        directions = yield from prepare(model, run, material)
+        base = yield from measure_baseline(model, run, material.scoreboard)
+        yield from optimize(model, run, material.scoreboard, directions, base, search)
         front = tuple(record.trial for record in search.front())
         finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began)
         yield finished
@@ -112,21 +134,19 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
         job.close()
 
 
-def prepare(model: LanguageModel, run: Run) -> Job[Directions]:
+def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Directions]:
     """Settle batch size and response prefix, and measure the directions; what the run's folder has is taken from it."""
     profile = run.profile
     known = run.model()
     settled = known[1] if known else None
-    good = yield from _prompts(model, profile.good_prompts, profile)
-    bad = yield from _prompts(model, profile.bad_prompts, profile)
     if settled is None:
-        settled = yield from settle(model, profile, good, bad)
+        settled = yield from settle(model, profile, material.good, material.bad)
         run.save_model(model.facts, settled)
     model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
     path = run.path / DIRECTIONS
     if path.is_file():
         return load_directions(path)
-    directions = yield from find_directions(model, run, good, bad)
+    directions = yield from find_directions(model, run, material.good, material.bad)
     save_directions(path, directions)
     return directions
 
@@ -271,10 +291,9 @@ def export(run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: 
 def evaluate(model_name: str, base_name: str, profile: Profile) -> Job[Evaluated]:
     """Score any model against its base: the base is measured first, as a study measures the original model."""
     base = yield from load(base_name, profile)
-    good = yield from _prompts(base, profile.good_prompts, profile)
-    bad = yield from _prompts(base, profile.bad_prompts, profile)
-    settled = yield from settle(base, profile, good, bad)
-    scoreboard = yield from load_scoreboard(base, profile)
+    material = yield from read_material(base, profile)
+    settled = yield from settle(base, profile, material.good, material.bad)
+    scoreboard = material.scoreboard
     before = yield from scoreboard.measure(base, "base model")
     del base
     model = yield from load(model_name, profile)

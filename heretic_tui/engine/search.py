@@ -178,7 +178,7 @@ def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna
             study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
         )
         if "settings" not in study.user_attrs:
-            study.set_user_attr("settings", profile.model_dump_json())
+            study.set_user_attr("settings", profile.model_dump_json(exclude={"storage"}))
             study.set_user_attr("finished", False)
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
