@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from heretic_tui.engine.background import Job
+from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.events import Progress, TextGenerated, Tick
-from heretic_tui.engine.hardware import in_batches
-from heretic_tui.engine.language_model import Encoded, LanguageModel
-from heretic_tui.engine.residuals import positions
+from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
 
 DECIDE_EVERY = 8
 """Steps between two looks at the texts so far."""

@@ -30,6 +30,11 @@ class Encoded:
         return int(self.ids.shape[1])
 
 
+def positions(mask: Tensor) -> Tensor:
+    """Position ids of left-padded rows: the first real token stands at 0."""
+    return (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Pristine:
     """A writer's original values, in the layout of `Writer.matrix`."""

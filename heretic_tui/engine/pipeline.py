@@ -16,6 +16,7 @@ import torch
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.background import Job, Report, in_background
+from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.directions import (
     Directions,
     geometric_medians,
@@ -37,7 +38,6 @@ from heretic_tui.engine.events import (
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged
 from heretic_tui.engine.files import write_atomically
-from heretic_tui.engine.hardware import choose_batch_size
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.pinning import pin

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from heretic_tui.engine.background import Job
+from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.events import Progress
-from heretic_tui.engine.hardware import in_batches
-from heretic_tui.engine.language_model import Encoded, LanguageModel
+from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
 
 
 @contextmanager
@@ -51,11 +51,6 @@ def batch_residuals(model: LanguageModel, batch: Encoded) -> Tensor:
     with torch.inference_mode(), captured(model.layers) as vectors:
         model.network.base_model(**options)
     return torch.stack(vectors, dim=1)
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Position ids of left-padded rows: the first real token stands at 0."""
-    return (mask.cumsum(dim=1) - 1).clamp_min(0)
 
 
 def residuals(

@@ -3,10 +3,12 @@ import torch
 from tiny_models import result, run, tiny_model
 
 from heretic_tui.engine import decoding
+from heretic_tui.engine.batch_size import choose_batch_size
+from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.decoding import generate
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Note, Tick
-from heretic_tui.engine.hardware import choose_batch_size, in_batches, out_of_memory
+from heretic_tui.engine.hardware import out_of_memory
 from heretic_tui.engine.residuals import residual_mean, residuals
 
 TEXTS = ["U:one\nA:", "U:two and more\nA:", "U:three\nA:", "U:four\nA:", "U:five\nA:"]

@@ -1,0 +1,47 @@
+"""The batch size that decodes fastest on this machine, found in seconds."""
+
+import time
+from collections.abc import Sequence
+
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.decoding import probe
+from heretic_tui.engine.hardware import free_memory, out_of_memory, release_memory
+from heretic_tui.engine.language_model import LanguageModel
+
+
+def choose_batch_size(
+    model: LanguageModel, texts: Sequence[str], max_tokens: int, largest: int, patience: float = 4.0
+) -> Job[tuple[int, float]]:
+    """Find the batch size that decodes fastest, from a few short probes on the longest of `texts`.
+
+    Grows the size until a row gets dearer, memory would run out, or a probe takes over `patience` seconds.
+    Returns the size and its estimated speed in tokens per second.
+    """
+    longest = sorted(texts, key=len, reverse=True)
+    limit = max(1, min(largest, len(longest)))
+    sizes = [size for size in (1, 4, 16, 64, 256) if size < limit] + [limit]
+    costs: dict[int, float] = {}
+    yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
+    for size in sizes:
+        batch = model.encode(longest[:size])
+        needed = size * (batch.width + max_tokens) * model.cache_bytes_per_token + size * model.logits_bytes
+        if costs and needed > 0.8 * free_memory(model.device):
+            break
+        began = time.perf_counter()
+        try:
+            prefill, step = yield from probe(model, batch)
+        except Exception as error:
+            if not out_of_memory(error) or size == 1:
+                raise
+            release_memory()
+            break
+        costs[size] = (prefill + step * max_tokens) / size
+        # One bad reading is no reason to stop: another program may have had the processor just then.
+        grew_dearer = all(cost > 1.2 * min(costs.values()) for cost in list(costs.values())[-2:])
+        if grew_dearer or time.perf_counter() - began > patience:
+            break
+    if not costs:
+        return 1, 0.0
+    # Of sizes that are about equally fast the smallest, which takes the least memory.
+    best = min(size for size, cost in costs.items() if cost <= 1.05 * min(costs.values()))
+    return best, max_tokens / costs[best]

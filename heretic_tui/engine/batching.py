@@ -1,0 +1,44 @@
+"""Batches: work through prompts as many at a time as memory allows."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import Note
+from heretic_tui.engine.hardware import out_of_memory, release_memory
+from heretic_tui.engine.language_model import LanguageModel
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_batches(
+    model: LanguageModel, items: Sequence[T], compute: Callable[[Sequence[T], int], Job[list[R]]]
+) -> Job[list[R]]:
+    """Run `compute(batch, done)` over `items` in batches of the model's size, in order, and join the results.
+
+    Where memory runs out the batch size is halved for the rest of the session, a note says so, and the batch
+    is done again; at one item there is nothing left to halve and an `EngineError` is raised.
+    """
+    results: list[R] = []
+    while len(results) < len(items):
+        done = len(results)
+        size = min(model.batch_size, len(items) - done)
+        try:
+            results += yield from compute(items[done : done + size], done)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise EngineError(
+                    "Memory ran out even with a single prompt at a time.",
+                    "Use a smaller model, 4-bit weights, or a device with more memory.",
+                ) from error
+            model.batch_size = size // 2
+            yield Note(f"Out of memory with {size} prompts at a time; going on with {model.batch_size}.", "warning")
+        else:
+            continue
+        # Only here is the failed batch's traceback, and with it its tensors, out of scope.
+        release_memory()
+    return results
