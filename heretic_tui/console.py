@@ -1,7 +1,5 @@
 """Jobs on the command line: progress bars and lines on a terminal, or one JSON object a line."""
 
-import json
-import math
 import signal
 import sys
 import time
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -21,7 +19,7 @@ from heretic_tui.engine.events import Event
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.failures import Interrupted
-from heretic_tui.formats import duration, heading, plain, size
+from heretic_tui.formats import duration, heading, json_line, plain, size
 from heretic_tui.tables import front_table
 
 T = TypeVar("T")
@@ -91,19 +89,10 @@ def json_lines() -> Callable[[Event], None]:
             if time.monotonic() - shown < JSON_PROGRESS_EVERY:
                 return
             shown = time.monotonic()
-        sys.stdout.write(json.dumps(_finite(event.as_json()), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json_line(event.as_json()))
         sys.stdout.flush()
 
     return show
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for a figure that is not a number: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Rate(ProgressColumn):

@@ -1,7 +1,9 @@
-"""How numbers and foreign text are written for people: once for the whole program."""
+"""How numbers and foreign text are written, for people and as JSON: once for the whole program."""
 
+import json
 import math
 import unicodedata
+from typing import Any
 
 
 def size(count: float) -> str:
@@ -40,3 +42,17 @@ def plain(text: str) -> str:
 
 def _control(letter: str) -> bool:
     return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def json_line(value: Any) -> str:
+    """One JSON value and a line break, strictly valid."""
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for a figure that is not a number: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

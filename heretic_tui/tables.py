@@ -1,6 +1,5 @@
 """Tables of the command line, each with its JSON form."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,7 +14,7 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import Objective, best_compromise, pareto_front
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
-from heretic_tui.formats import duration, heading, plain
+from heretic_tui.formats import duration, heading, json_line, plain
 from heretic_tui.profile.problems import ProfileError
 from heretic_tui.profile.store import ProfileEntry
 
@@ -124,7 +123,7 @@ def show_profiles(entries: Sequence[ProfileEntry], *, as_json: bool) -> None:
 
 def _json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line(row))
 
 
 def _print(table: Table) -> None:
