@@ -316,11 +316,20 @@ def test_the_same_prompts_on_both_sides(heretic, profile, prompts, model_dir, ru
     outcome.is_plain("same residual vectors", "good_prompts and bad_prompts")
 
 
-def test_a_run_that_failed_on_its_prompts_goes_on_once_they_are_mended(heretic, profile, model_dir, runs_dir, tmp_path):
+def test_prompts_that_are_not_there_leave_no_run_behind(heretic, profile, model_dir, runs_dir, tmp_path):
     late = tmp_path / "late.txt"
     heretic("run", model_dir, "--profile", profile(bad=late), "--runs-dir", runs_dir).is_plain(late)
+    assert not runs_dir.exists()
+
+
+def test_a_run_whose_prompts_are_gone_goes_on_once_they_are_back(heretic, profile, model_dir, runs_dir, tmp_path):
+    late = tmp_path / "late.txt"
     late.write_text("\n".join(f"Other: {row}" for row in ROWS[:6]))
+    assert heretic("run", model_dir, "--profile", profile(bad=late), "--runs-dir", runs_dir).code == 0
     (run,) = runs_dir.iterdir()
-    outcome = heretic("run", "--resume", run, "--json")
+    late.rename(tmp_path / "away.txt")
+    heretic("run", "--resume", run, "--trials", 3).is_plain(late)
+    (tmp_path / "away.txt").rename(late)
+    outcome = heretic("run", "--resume", run, "--trials", 3, "--json")
     assert outcome.code == 0
-    assert outcome.of("study_finished")[0]["trials"] == 2
+    assert outcome.of("study_finished")[0]["trials"] == 3
