@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ATTENTION = "attn.o_proj"
+MLP = "mlp.down_proj"
+"""The components: what a kernel is named after, in journals too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:

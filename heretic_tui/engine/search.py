@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
-from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.parameters import MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY_NAME = "heretic"
-MLP = "mlp.down_proj"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from heretic_tui.engine.errors import EngineError
-
-ATTENTION = "attn.o_proj"
-MLP = "mlp.down_proj"
+from heretic_tui.engine.parameters import ATTENTION, MLP
 
 PLACES: dict[str, tuple[str, ...]] = {
     ATTENTION: ("self_attn.o_proj", "self_attn.out_proj", "self_attn.dense", "attn.c_proj", "attention.dense"),
