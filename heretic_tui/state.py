@@ -1,0 +1,234 @@
+"""What the screens show, folded from the engine's events: plain values that a test can look at without a screen."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heretic_tui.engine import events
+from heretic_tui.engine.events import Event
+from heretic_tui.engine.front import Objective, pareto_front
+from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
+from heretic_tui.formats import duration, heading, size
+from heretic_tui.worker import Failure, JobEnded, JobStarted
+
+LOG_LINES = 1000
+RECENT_TRIALS = 20
+"""How many of the last trials tell how long the rest will take."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of the log: when (seconds since the epoch), how grave, and what."""
+
+    time: float
+    level: str
+    text: str
+
+
+@dataclass
+class Activity:
+    """The job that runs, and how far its present phase has come."""
+
+    title: str
+    began: float
+    phase: str = ""
+    detail: str = ""
+    unit: str = ""
+    done: float = 0.0
+    total: float | None = None
+    phase_began: float = 0.0
+    stopping: bool = False
+
+    def advance(self, progress: events.Progress) -> None:
+        """Take over a progress event."""
+        if progress.phase != self.phase:
+            self.phase_began = time.monotonic()
+        self.phase, self.detail, self.unit = progress.phase, progress.detail, progress.unit
+        self.done, self.total = progress.done, progress.total
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the phase is done, between 0 and 1; None where nobody knows."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+    @property
+    def amount(self) -> str:
+        """How far, with its unit: `12/40 prompts`, `3.1 MB/5.2 MB`."""
+        if not self.phase:
+            return ""
+        if self.unit == "B":
+            return size(self.done) if self.total is None else f"{size(self.done)}/{size(self.total)}"
+        total = "" if self.total is None else f"/{self.total:.0f}"
+        return f"{self.done:.0f}{total} {self.unit}".strip()
+
+
+@dataclass
+class StudyView:
+    """A run as the screen knows it: read from its folder, and kept up to date by events while it runs."""
+
+    path: Path
+    model: str
+    objectives: Sequence[Objective]
+    wanted: int
+    base: Mapping[str, Score] = field(default_factory=dict)
+    records: dict[int, TrialRecord] = field(default_factory=dict)
+    layers: int = 0
+    phases: list[events.PhaseFinished] = field(default_factory=list)
+    front: list[TrialRecord] = field(default_factory=list)
+    current: int | None = None
+    """The trial under way."""
+
+    def __post_init__(self) -> None:
+        """Draw the front of what was read."""
+        self._draw_front()
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has all the trials that it is to have."""
+        return len(self.records) >= self.wanted
+
+    def add(self, record: TrialRecord) -> None:
+        """Take in a finished trial."""
+        self.records[record.trial] = record
+        self._draw_front()
+
+    def _draw_front(self) -> None:
+        self.front = pareto_front(list(self.records.values()), self.objectives) if self.records else []
+
+    @property
+    def on_front(self) -> set[int]:
+        """Numbers of the front's trials."""
+        return {record.trial for record in self.front}
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the last trial, from the trials done last; None before the first."""
+        last = list(self.records.values())[-RECENT_TRIALS:]
+        if not last or self.finished:
+            return None
+        return sum(record.seconds for record in last) / len(last) * (self.wanted - len(self.records))
+
+
+@dataclass
+class State:
+    """All that the app knows of the engine and of the runs that were looked at."""
+
+    model: ModelFacts | None = None
+    activity: Activity | None = None
+    failure: Failure | None = None
+    studies: dict[Path, StudyView] = field(default_factory=dict)
+    shown: Path | None = None
+    """The run that the screens are about."""
+    running: Path | None = None
+    """The run that the engine works on."""
+    exported: events.Exported | None = None
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    starting: list[events.PhaseFinished] = field(default_factory=list)
+    """Phases that ended before the run's folder was there."""
+
+    @property
+    def study(self) -> StudyView | None:
+        """The run that the screens are about."""
+        return self.studies.get(self.shown) if self.shown else None
+
+    def say(self, text: str, level: str = "info") -> None:
+        """Add a line to the log."""
+        self.log.append(LogLine(time.time(), level, text))
+
+    def apply(self, event: Event) -> None:
+        """Take in one event of the engine."""
+        study = self.studies.get(self.running) if self.running else None
+        match event:
+            case JobStarted():
+                self.activity = Activity(event.title, time.monotonic())
+                self.failure = None
+                self.starting = []
+                self.say(f"{event.title} begins")
+            case JobEnded():
+                self._ended(event)
+            case events.Progress() if self.activity is not None:
+                self.activity.advance(event)
+            case events.PhaseFinished():
+                (study.phases if study else self.starting).append(event)
+                self.say(f"{event.phase}: {event.result} ({duration(event.seconds)})")
+            case events.Note():
+                self.say(event.text, event.level)
+            case events.ModelLoaded():
+                self.model = event.facts
+                self.say(f"{event.facts.name} is loaded: {event.facts.dtype} on {event.facts.device}")
+            case events.RunOpened():
+                self._opened(event)
+            case events.Exported():
+                self.exported = event
+                self.say(f"trial {event.trial} is in {event.to} ({size(event.size)})")
+            case _ if study is not None:
+                self._studied(study, event)
+            case _:
+                pass
+
+    def _studied(self, study: StudyView, event: Event) -> None:
+        match event:
+            case events.BaselineMeasured():
+                study.base = event.scores
+                self.say(f"original model: {_scores(event.scores)}")
+            case events.TrialStarted():
+                study.current, study.wanted = event.trial, event.trials
+            case events.TrialFinished():
+                study.add(event.record)
+                star = " *" if event.on_front else ""
+                self.say(f"trial {event.record.trial}: {_scores(event.record.scores)}{star}")
+            case events.StudyFinished():
+                self.say(f"{event.trials} trials in {duration(event.seconds)}, {len(event.front)} on the front")
+            case _:
+                pass
+
+    def _opened(self, event: events.RunOpened) -> None:
+        from heretic_tui.engine.run import Run
+
+        if event.path not in self.studies:
+            run = Run(event.path)
+            self.studies[event.path] = StudyView(
+                event.path, run.model_name, run.profile.objectives, event.trials, phases=self.starting
+            )
+        study = self.studies[event.path]
+        study.wanted = event.trials
+        study.layers = self.model.layers if self.model else study.layers
+        self.running = self.shown = event.path
+        self.say(f"run {event.run}: {event.finished} of {event.trials} trials done")
+
+    def _ended(self, event: JobEnded) -> None:
+        if self.running in self.studies:
+            self.studies[self.running].current = None
+        self.running = self.activity = None
+        self.failure = event.failure
+        if event.failure is not None:
+            self.say(f"{event.title} failed: {event.failure.cause}", "error")
+        else:
+            self.say(f"{event.title}: {event.outcome}")
+
+
+def _scores(scores: Mapping[str, Score]) -> str:
+    return ", ".join(f"{heading(name)} {score.text}" for name, score in scores.items())
+
+
+def read_study(path: Path) -> StudyView:
+    """Read a run from its folder, without its model. Raises `EngineError` and `ProfileError`; takes up to seconds."""
+    from heretic_tui.engine.run import Run
+
+    run = Run(path)
+    model = run.model()
+    return StudyView(
+        path,
+        run.model_name,
+        run.profile.objectives,
+        run.wanted(),
+        run.base_scores() or {},
+        {record.trial: record for record in run.records()},
+        model[0].layers if model else 0,
+    )
