@@ -16,7 +16,7 @@ app = typer.Typer(
     name="heretic-tui",
     help="Directional ablation of language models: find a direction, take it out of the weights, search for the best "
     "trade-off.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,6 +44,18 @@ def run_command_line() -> int:
     from heretic_tui.failures import explained
 
     return explained(lambda: app(standalone_mode=False), debug="--debug" in sys.argv, as_json="--json" in sys.argv)
+
+
+@app.callback()
+def open_app(context: typer.Context, runs_dir: RunsDirOption = None) -> None:
+    """Without a command: open the app on this terminal."""
+    if context.invoked_subcommand is not None:
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise typer.BadParameter("The app needs a terminal. Without one, use a command: heretic-tui --help lists them.")
+    from heretic_tui.app import run_app
+
+    run_app(_runs_dir(runs_dir))
 
 
 @app.command()

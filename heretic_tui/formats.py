@@ -40,6 +40,11 @@ def plain(text: str) -> str:
     return "".join(letter if letter in "\n\t" or not _control(letter) else f"\\x{ord(letter):02x}" for letter in text)
 
 
+def one_line(text: str) -> str:
+    """Foreign text as harmless data on one line: line breaks and tabs become visible too."""
+    return plain(text).replace("\n", "⏎").replace("\t", "  ")
+
+
 def _control(letter: str) -> bool:
     return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Co", "Cn"}
 

@@ -1,0 +1,253 @@
+"""The app: owns the control, the modes (one a screen) and the theme; screens do the rest."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from heretic_tui import themes
+from heretic_tui.control import Control
+from heretic_tui.engine.events import Event, StudyFinished
+from heretic_tui.formats import duration, one_line, plain
+from heretic_tui.preferences import Preferences, write_preference
+from heretic_tui.screens.dialogs import Confirm
+from heretic_tui.screens.frame import SCREENS, FrameScreen
+from heretic_tui.widgets.status_line import Status
+from heretic_tui.worker import EngineWorker, JobEnded
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.memory import MemoryReading
+
+FRAME = 1 / 20
+"""Seconds between two looks into the engine's mailbox."""
+GAUGE = 1.0
+"""Seconds between two memory readings."""
+GAUGE_HISTORY = 240
+PATIENCE = 5.0
+"""Seconds that the engine is given to put things in order when the app ends."""
+
+
+def _lazily(module: str, name: str) -> Callable[[], Screen[Any]]:
+    """A screen that is imported when it is first shown."""
+
+    def make() -> Screen[Any]:
+        screen: Screen[Any] = getattr(import_module(f"heretic_tui.screens.{module}"), name)()
+        return screen
+
+    return make
+
+
+class HereticApp(App[None]):
+    """Directional ablation in the terminal."""
+
+    TITLE = "heretic-tui"
+    CSS_PATH = "app.tcss"
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    ENABLE_COMMAND_PALETTE = True
+    MODES: ClassVar[dict[str, Any]] = {name.lower(): _lazily(name.lower(), f"{name}Screen") for _, name in SCREENS}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(key, f"go('{name.lower()}')", name, show=False, id=f"app.{name.lower()}", tooltip=f"Go to {name}")
+            for key, name in SCREENS
+        ),
+        Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding("q", "quit", "Quit", id="app.quit", show=False),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit-anywhere", show=False, priority=True),
+    ]
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.memory: tuple[MemoryReading, ...] = ()
+        self.memory_history: dict[str, deque[float]] = {}
+        """The fractions of the last readings of each device."""
+        super().__init__()
+        found, problems = themes.read_themes()
+        for theme in found:
+            self.register_theme(theme)
+        self._problems = [*control.preferences.problems, *problems]
+        wanted = control.preferences.theme
+        if wanted not in self.available_themes:
+            self._problems.append(f"There is no theme {wanted}; {themes.DEFAULT} is used.")
+            wanted = themes.DEFAULT
+        if wanted in self.available_themes:
+            self.theme = wanted
+        self.set_keymap(control.preferences.keys)
+
+    def on_mount(self) -> None:
+        """Open the first screen, and begin to look at the engine."""
+        self.switch_mode("models")
+        self.set_interval(FRAME, self.look, name="engine")
+        self.set_interval(GAUGE, self._gauge, name="memory")
+        self.call_after_refresh(self._gauge)
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
+        for problem in self._problems:
+            self.warn(problem)
+
+    # The engine
+
+    def look(self) -> None:
+        """Take what the engine has told, and let the screen in front show it."""
+        events = self.control.take_events()
+        for event in events:
+            if isinstance(event, JobEnded | StudyFinished):
+                self._ring(event)
+        screen = self._frame()
+        if screen is None:
+            return
+        if events:
+            with self.batch_update():
+                screen.engine_changed(events)
+                for over in self.screen_stack[1:]:
+                    if (changed := getattr(over, "engine_changed", None)) is not None:
+                        changed(events)
+        screen.show_status(self.status())
+
+    def _frame(self) -> FrameScreen | None:
+        """The mode's own screen, where it is ready."""
+        stack = self.screen_stack
+        screen = stack[0] if stack else None
+        return screen if isinstance(screen, FrameScreen) and screen.is_mounted else None
+
+    def status(self) -> Status:
+        """What the top line tells."""
+        state = self.control.state
+        model = state.model
+        name = model.name.rstrip("/").rpartition("/")[2] if model else ""
+        short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+        where = f"{short.get(model.dtype, model.dtype)} · {model.device}" if model else ""
+        return Status(
+            model=name,
+            where=where,
+            activity=self._doing(),
+            mood=self._mood(),
+            left=self._left(),
+            fraction=self.memory[0].fraction if self.memory else None,
+        )
+
+    def _mood(self) -> str:
+        activity = self.control.state.activity
+        if activity is None:
+            return "failed" if self.control.state.failure else "idle"
+        return "stopping" if activity.stopping else "busy"
+
+    def _doing(self) -> str:
+        state = self.control.state
+        if state.activity is None:
+            return "failed" if state.failure else "ready" if state.model else "no model"
+        study = state.studies.get(state.running) if state.running else None
+        if study is not None and study.current is not None:
+            return f"trial {study.current}/{study.wanted}"
+        activity = state.activity
+        share = "" if activity.fraction is None else f" {activity.fraction:.0%}"
+        return f"{activity.phase or activity.title}{share}"
+
+    def _left(self) -> str:
+        study = self.control.state.studies.get(self.control.state.running) if self.control.state.running else None
+        seconds = study.seconds_left() if study else None
+        return "" if seconds is None else f"{duration(seconds)} left"
+
+    async def _gauge(self) -> None:
+        from heretic_tui.engine.memory import read_memory
+
+        # The driver of a card in trouble can take its time, and the screen never waits.
+        self.memory = await asyncio.to_thread(read_memory)
+        for reading in self.memory:
+            history = self.memory_history.setdefault(reading.device, deque(maxlen=GAUGE_HISTORY))
+            history.append(reading.fraction)
+
+    def _ring(self, event: Event) -> None:
+        if not isinstance(event, StudyFinished):
+            return
+        if self.control.preferences.bell:
+            self.bell()
+        if self.control.preferences.notify and self._driver is not None:
+            self.notify(f"{event.trials} trials done, {len(event.front)} on the front.", title=event.run, markup=False)
+            # OSC 9: terminals that know it show a notification of the desktop, others ignore it.
+            self._driver.write(f"\x1b]9;{one_line(event.run)}: {event.trials} trials done\x07")
+
+    def warn(self, text: str) -> None:
+        """Tell something that the person should know and that stops nothing."""
+        self.control.state.say(text, "warning")
+        self.notify(plain(text), severity="warning", markup=False, timeout=8)
+
+    # Actions
+
+    def action_go(self, mode: str) -> None:
+        """Go to a screen; what lies over the present one stays there."""
+        self.switch_mode(mode)
+
+    def action_help(self) -> None:
+        """Show the help of the part that has the focus."""
+        from heretic_tui.screens.help import help_text
+        from heretic_tui.screens.dialogs import Text
+
+        title, text = help_text(self.screen)
+        self.push_screen(Text(title, text))
+
+    async def action_quit(self) -> None:
+        """End the app; asks first where a job runs."""
+        if not self.control.worker.busy:
+            self._leave(True)
+            return
+        title = self.control.worker.current or "job"
+        self.push_screen(
+            Confirm(
+                f"Stop the {title} and quit?",
+                "All finished trials are saved; the run can be resumed from the models screen.",
+                "Stop and quit",
+                "Stay",
+            ),
+            self._leave,
+        )
+
+    def _leave(self, yes: bool | None) -> None:
+        if yes:
+            self.control.stop()
+            self.exit()
+
+    async def on_unmount(self) -> None:
+        """Let the engine put its things in order."""
+        await asyncio.to_thread(self.control.worker.close, PATIENCE)
+
+    def _keep_theme(self, name: str) -> None:
+        if name == self.control.preferences.theme:
+            return
+        from dataclasses import replace
+
+        from heretic_tui.profile.problems import ProfileError
+
+        self.control.preferences = replace(self.control.preferences, theme=name)
+        with suppress(ProfileError):  # a settings file that cannot be written costs no more than the choice
+            write_preference("theme", name)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
+        """The app's own commands in the palette; actions and things by name come from `palette.py`."""
+        yield SystemCommand("Change theme", "Choose the colours", self.action_change_theme)
+        yield SystemCommand("Help", "The keys of the part that has the focus", self.action_help)
+        yield SystemCommand("Quit", "End the app", self.action_quit)
+
+
+def make_app(runs_dir: Path, preferences: Preferences) -> HereticApp:
+    """The app over a real engine."""
+    return HereticApp(Control(EngineWorker(), preferences, runs_dir))
+
+
+def run_app(runs_dir: Path) -> None:
+    """Run the app on this terminal until the person leaves it."""
+    from heretic_tui.logs import log_to_file, own_terminal
+    from heretic_tui.preferences import read_preferences
+
+    log_to_file()
+    app = make_app(runs_dir, read_preferences())
+    with own_terminal():
+        app.run()
+
+
+__all__: Sequence[str] = ("HereticApp", "make_app", "run_app")

@@ -1,0 +1,159 @@
+"""What the person can ask of the engine: each action once, whatever screen, key or palette entry it comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heretic_tui.engine.events import Event
+from heretic_tui.preferences import Preferences
+from heretic_tui.state import State
+from heretic_tui.worker import EngineWorker, JobEnded
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.chat import Sampling, Turn
+    from heretic_tui.engine.session import Session
+    from heretic_tui.profile.store import LoadedProfile
+
+STUDY, LOAD, CHAT, EXPORT = "study", "load", "chat", "export"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOrder:
+    """What is to be exported, and how."""
+
+    trial: int
+    to: Path
+    adapter: bool = False
+    overwrite: bool = False
+    dtype: str | None = None
+    max_shard_size: str | None = None
+
+
+class Control:
+    """The engine, what is known of it, and what the person has chosen: a model, a profile, a run."""
+
+    def __init__(self, worker: EngineWorker, preferences: Preferences, runs_dir: Path) -> None:
+        self.worker = worker
+        self.preferences = preferences
+        self.runs_dir = runs_dir
+        self.state = State()
+        self.model_name: str | None = None
+        """The model that a new study is to be made of."""
+        self.profile: LoadedProfile | None = None
+        """The profile that a new study is to use; None is the default one, not read yet."""
+        self.trial: int | None = None
+        """The trial that is selected, on every screen; 0 is the original model."""
+
+    def take_events(self) -> Sequence[Event]:
+        """Take what the engine has told since the last time into the state, and give it on."""
+        if self.worker.revive():
+            self.state.say("The engine's thread died and was started anew.", "error")
+        events = self.worker.mailbox.take()
+        for event in events:
+            self.state.apply(event)
+            if isinstance(event, JobEnded) and event.failure:
+                self.state.say(event.failure.details, "traceback")
+        return events
+
+    # What is chosen
+
+    def chosen_profile(self) -> "LoadedProfile":
+        """The profile of a new study."""
+        if self.profile is None:
+            from heretic_tui.profile import store
+
+            self.profile = store.resolve(None)
+        return self.profile
+
+    # What the engine is asked to do
+
+    @property
+    def studying(self) -> bool:
+        """Whether a study runs."""
+        return self.worker.current == STUDY
+
+    def load(self, name: str) -> None:
+        """Load a model, to be there when it is needed."""
+        profile = self.chosen_profile().profile
+
+        def make(session: "Session") -> Any:
+            return session.load(name, profile)
+
+        self.model_name = name
+        self.worker.submit(LOAD, make)
+
+    def start(self, name: str, loaded: "LoadedProfile") -> None:
+        """Begin a new study."""
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine import pipeline
+
+            stem = Path(loaded.name).stem
+            return pipeline.start_study(name, loaded.profile, stem, self.runs_dir, load=session.load)
+
+        self.model_name = name
+        self.state.shown = None
+        self.trial = None
+        self.worker.submit(STUDY, make)
+
+    def resume(self, path: Path, trials: int | None = None) -> None:
+        """Go on with a run; `trials` changes how many it is to have in all."""
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine import pipeline
+            from heretic_tui.engine.run import Run
+
+            return pipeline.resume_study(Run(path), trials, load=session.load)
+
+        self.worker.submit(STUDY, make)
+
+    def stop(self) -> None:
+        """Stop the job that runs; a study that is stopped can be resumed."""
+        if self.state.activity is not None:
+            self.state.activity.stopping = True
+        self.worker.stop()
+
+    def want(self, path: Path, trials: int) -> None:
+        """Change how many trials a run is to have. Writes to disk: call it off the screen's thread."""
+        from heretic_tui.engine.run import Run
+
+        Run(path).want(trials)
+        if study := self.state.studies.get(path):
+            study.wanted = trials
+
+    def chat(self, turns: "Sequence[Turn]", sampling: "Sampling") -> None:
+        """Let every candidate of `turns` answer its conversation, one after the other."""
+        path, name = self.state.shown, self.model_name
+        loaded = self.profile
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine import pipeline
+            from heretic_tui.engine.run import Run
+            from heretic_tui.profile import store
+
+            run = Run(path) if path else None
+            profile = run.profile if run else (loaded or store.resolve(None)).profile
+            return pipeline.chat(run.model_name if run else str(name), profile, run, turns, sampling, load=session.load)
+
+        self.worker.submit(CHAT, make)
+
+    def export(self, path: Path, order: ExportOrder) -> None:
+        """Write a trial's model or adapter to a folder."""
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine import pipeline
+            from heretic_tui.engine.run import Run
+
+            return pipeline.export(
+                Run(path),
+                order.trial,
+                order.to,
+                adapter=order.adapter,
+                overwrite=order.overwrite,
+                dtype=order.dtype,
+                max_shard_size=order.max_shard_size,
+                load=session.load,
+            )
+
+        self.worker.submit(EXPORT, make)

@@ -1,0 +1,75 @@
+"""The program's log, and a terminal that belongs to the screen alone."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from heretic_tui import paths
+
+LOG_BYTES, LOG_FILES = 2_000_000, 3
+
+
+def log_file() -> Path:
+    """Where the program's own log stands."""
+    return paths.log_dir() / "app.log"
+
+
+def log_to_file() -> None:
+    """Send every library's log to the file and nowhere else; a folder that cannot be written costs the log only."""
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        root.removeHandler(handler)
+    try:
+        log_file().parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = RotatingFileHandler(
+            log_file(), maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
+        )
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+@contextmanager
+def own_terminal() -> Iterator[None]:
+    """Keep the terminal for the screen: what anything else writes to standard output or error goes to the log.
+
+    Libraries written in C write to the file descriptors themselves, which no redirection in Python can catch. The
+    screen therefore gets a descriptor of its own, and the two usual ones lead to the log file.
+    """
+    saved = sys.__stdout__, sys.__stderr__
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        path = log_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sink = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError:
+        sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in saved:
+        if stream is not None:
+            stream.flush()
+    files = [os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) for descriptor in kept]
+    sys.__stdout__, sys.__stderr__ = files  # type: ignore[misc] # Textual's driver writes to these two
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    os.close(sink)
+    try:
+        yield
+    finally:
+        for file in files:
+            file.flush()
+        for descriptor, place in zip(kept, (1, 2), strict=True):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
+        sys.__stdout__, sys.__stderr__ = saved  # type: ignore[misc]
+
+
+def run_on_terminal(command: Sequence[str]) -> int:
+    """Run a program that takes the terminal over, such as an editor, while the app is suspended; its exit code."""
+    return subprocess.run(command, stdout=sys.__stdout__, stderr=sys.__stderr__, check=False).returncode

@@ -1,0 +1,102 @@
+"""What all screens have in common: the status line above, the failure and the footer below."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from heretic_tui.engine.events import Event
+from heretic_tui.formats import one_line
+from heretic_tui.widgets.status_line import Status, StatusLine
+
+if TYPE_CHECKING:
+    from heretic_tui.control import Control
+    from heretic_tui.state import State
+    from heretic_tui.worker import Failure
+
+SCREENS = (
+    ("1", "Models"),
+    ("2", "Profile"),
+    ("3", "Study"),
+    ("4", "Inspector"),
+    ("5", "Chat"),
+    ("6", "Export"),
+)
+
+
+class FrameScreen(Screen[None]):
+    """A mode of the app. Subclasses compose their `body` and follow the engine in `engine_changed`."""
+
+    MODE: ClassVar[str] = ""
+    HELP: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("exclamation_mark", "traceback", "Traceback", show=False, id="app.traceback"),
+        Binding("escape", "back", "Back", show=False, id="app.back"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        """The frame around the body."""
+        yield StatusLine(SCREENS)
+        yield from self.body()
+        yield Static("", id="failure", markup=False)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def body(self) -> ComposeResult:
+        """The screen's own widgets."""
+        yield from ()
+
+    @property
+    def control(self) -> "Control":
+        """What can be asked of the engine."""
+        return cast("Any", self.app).control  # type: ignore[no-any-return]
+
+    @property
+    def state(self) -> "State":
+        """What is known of the engine."""
+        return self.control.state
+
+    def engine_changed(self, events: Sequence[Event]) -> None:
+        """Show what has changed; `events` is empty when the screen comes back into sight. Called 20 times a second
+        at most, and only while this screen is the one that is seen."""
+
+    def show_status(self, status: Status) -> None:
+        """Show the status line's facts, and the last failure."""
+        from dataclasses import replace
+
+        self.query_one(StatusLine).status = replace(status, mode=self.MODE)
+        self._show_failure(self.state.failure)
+
+    def _show_failure(self, failure: "Failure | None") -> None:
+        bar = self.query_one("#failure", Static)
+        bar.set_class(failure is not None, "-shown")
+        if failure is not None:
+            words = f"{one_line(failure.cause)} {one_line(failure.remedy)}".strip()
+            bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$text-muted")))
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what happened while another screen was in front."""
+        self.engine_changed(())
+
+    def action_traceback(self) -> None:
+        """Show where the last failure happened."""
+        if self.state.failure is not None:
+            from heretic_tui.screens.dialogs import Text
+
+            self.app.push_screen(Text("Traceback", self.state.failure.details))
+
+    def action_back(self) -> None:
+        """Put the failure away, else give the focus back to the screen's first part."""
+        if self.state.failure is not None:
+            self.state.failure = None
+            self._show_failure(None)
+        else:
+            self.go_back()
+
+    def go_back(self) -> None:
+        """What escape does where there is nothing to put away."""
+        self.set_focus(None)
+        self.focus_next()

@@ -1,0 +1,1 @@
+"""Parts that draw one thing each and know nothing of the engine's insides."""

@@ -1,0 +1,88 @@
+"""The top line of every screen: where one is, the model, what the engine does, memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from heretic_tui.formats import one_line
+
+BAR = 8
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the line tells; `fraction` is that of the memory in use, `mood` one of idle, busy, stopping, failed."""
+
+    mode: str = ""
+    model: str = ""
+    where: str = ""
+    activity: str = ""
+    mood: str = "idle"
+    fraction: float | None = None
+    left: str = ""
+
+
+MOODS = {
+    "idle": ("○", "$text-muted"),
+    "busy": ("●", "$success"),
+    "stopping": ("◐", "$warning"),
+    "failed": ("✗", "$error"),
+}
+
+
+def bar(fraction: float, width: int = BAR) -> str:
+    """A bar of eighths of a cell."""
+    eighths = round(max(0.0, min(1.0, fraction)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[rest] if rest else "")).ljust(width)
+
+
+class StatusLine(Widget):
+    """One line at the top; the modes at its left answer the mouse."""
+
+    DEFAULT_CSS = """
+    StatusLine { height: 1; dock: top; background: $panel; color: $foreground; }
+    """
+    status: reactive[Status] = reactive(Status())
+
+    def __init__(self, modes: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.modes = modes
+
+    def render(self) -> Content:
+        """The line, with what matters least left out where room is short."""
+        status, width = self.status, self.size.width
+        long = width >= 118
+        tabs = Content("").join(self._tab(key, name, long) for key, name in self.modes)
+        room = width - tabs.cell_length - 1
+        right = Content("")
+        for part in self._parts(status):
+            joined = Content("  ").join([part, right]) if right else part
+            if joined.cell_length <= room:
+                right = joined
+        gap = " " * max(1, width - tabs.cell_length - right.cell_length - 1)
+        return Content.assemble(tabs, gap, right)
+
+    def _tab(self, key: str, name: str, long: bool) -> Content:
+        here = name.lower() == self.status.mode
+        text = f" {key} {name} " if long or here else f" {key} "
+        style = "bold $block-cursor-foreground on $block-cursor-background" if here else "$text-muted"
+        return Content.from_markup(f"[{style}][@click=app.go('{name.lower()}')]$text[/][/]", text=text)
+
+    @staticmethod
+    def _parts(status: Status) -> list[Content]:
+        """The parts from the right to the left, each in full or shortened; the first that fits wins its place."""
+        mark, colour = MOODS[status.mood]
+        parts = []
+        if status.fraction is not None:
+            meter = f"▕{bar(status.fraction)}▏{status.fraction:4.0%}"
+            parts.append(Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$text-muted")))
+        doing = " · ".join(part for part in (one_line(status.activity), status.left) if part)
+        parts.append(Content.assemble((f"{mark} ", colour), doing))
+        where = " · ".join(part for part in (one_line(status.model), status.where) if part)
+        parts.append(Content.assemble((where, "$text-muted")))
+        return parts
