@@ -153,6 +153,18 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, slots=True)
 class TextGenerated(Event):
-    """A piece of a streamed answer."""
+    """A piece of a streamed answer; `column` counts the answers of one chat job from 0."""
 
     text: str
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFinished(Event):
+    """A streamed answer is whole: `ended` tells whether by itself (`eos`) or at the limit of tokens (`length`)."""
+
+    column: int
+    text: str
+    tokens: int
+    seconds: float
+    ended: str

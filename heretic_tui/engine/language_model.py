@@ -105,10 +105,13 @@ class LanguageModel:
 
     def template_chat(self, messages: list[dict[str, str]]) -> str:
         """The text of a whole conversation; a template without a system role gets it before the first message."""
-        text = self._render(messages)
-        return f"{text}{self.response_prefix}"
+        return f"{self.conversation(messages)}{self.response_prefix}"
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def conversation(self, messages: list[dict[str, str]]) -> str:
+        """The text of a conversation up to where the model's turn begins, without response prefix: what a chat shows.
+
+        Raises `EngineError` where the chat template refuses it.
+        """
         from jinja2 import TemplateError
 
         try:
@@ -121,7 +124,7 @@ class LanguageModel:
                 ) from error
             system, first, *rest = messages
             joined = {**first, "content": f"{system['content']}\n\n{first['content']}"}
-            return self._render([joined, *rest])
+            return self.conversation([joined, *rest])
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Tokens of templated texts; the template has already put the special tokens in."""

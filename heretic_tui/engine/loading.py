@@ -24,6 +24,8 @@ from heretic_tui.profile.schema import Profile
 
 SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*"]
 PICKLED_FILES = ["*.bin", "*.pt", "*.pth"]
+Loader = Callable[[str, Profile], Job[LanguageModel]]
+"""What a job gets its model from: `load`, or a session that keeps one in memory."""
 CURABLE = re.compile(r"not implemented for|not supported|half|bfloat16|float16|dtype", re.IGNORECASE)
 """What torch says when an operation is missing for a dtype: another dtype can cure that, and nothing else."""
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from heretic_tui.engine.ablation import ablated
+from heretic_tui.engine.answering import chat
 from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.directions import (
@@ -39,7 +40,7 @@ from heretic_tui.engine.events import (
 from heretic_tui.engine.export import check_target, export_adapter, export_merged
 from heretic_tui.engine.files import write_atomically
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import load
+from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompts import Prompt, check_lengths, describe, load_prompts
 from heretic_tui.engine.records import Score
@@ -49,6 +50,8 @@ from heretic_tui.engine.run import DIRECTIONS, RESIDUALS, Run, Settled, changed_
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
 from heretic_tui.profile.schema import Profile, PromptSet
+
+__all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
 
 T = TypeVar("T")
 
@@ -62,7 +65,9 @@ class Material:
     scoreboard: Scoreboard
 
 
-def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: Path) -> Job[StudyFinished]:
+def start_study(
+    model_name: str, profile: Profile, profile_name: str, runs_dir: Path, load: Loader = load
+) -> Job[StudyFinished]:
     """Begin a new run: load the model, measure it, search.
 
     The run's folder is made once the model is loaded and all prompts are read, so that a wrong path leaves none.
@@ -80,7 +85,7 @@ def start_study(model_name: str, profile: Profile, profile_name: str, runs_dir: 
     return (yield from logged(run, _study(model, run, material, began, resumed=False)))
 
 
-def resume_study(run: Run, trials: int | None = None) -> Job[StudyFinished]:
+def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Job[StudyFinished]:
     """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
     began = time.perf_counter()
     model = yield from load(run.model_name, run.profile)
@@ -264,7 +269,9 @@ def optimize(
     search.set_finished(True)
 
 
-def export(run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: bool = False) -> Job[Exported]:
+def export(
+    run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: bool = False, load: Loader = load
+) -> Job[Exported]:
     """Write a trial's model, or its adapter, to a folder. Raises `EngineError` before loading where it cannot be."""
     record = run.record(trial)
     known = run.model()

@@ -93,6 +93,19 @@ class Run:
             return self.profile.n_trials
         return int(self.read_study().user_attrs.get("n_trials", self.profile.n_trials))
 
+    def want(self, trials: int) -> None:
+        """Change how many trials the study is to have, also while it is running; it sees it at its next trial.
+
+        Raises `EngineError` for fewer than one.
+        """
+        from heretic_tui.engine.search import want
+
+        if trials < 1:
+            raise EngineError(f"A study of {trials} trials is none.", "Ask for one trial at least.")
+        if not self._begun:
+            raise EngineError(f"{self.name} has not begun yet.", "Resume it, and say how many trials it is to have.")
+        want(self.read_study(), trials)
+
     def record(self, trial: int) -> TrialRecord:
         """The record of one trial. Raises `EngineError` where there is none of that number."""
         records = self.records()

@@ -92,8 +92,7 @@ class Search:
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have."""
-        with storage_failures():
-            self.study.set_user_attr("n_trials", trials)
+        want(self.study, trials)
 
     def _told(self, values: Sequence[float]) -> list[float]:
         """The values as Optuna takes them: it would fail a trial with one that is not a number; the worst stands in."""
@@ -201,6 +200,12 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
                 f"{journal} holds no study.", "If it is a run's journal, resume the run; if not, check the path."
             )
         return optuna.load_study(study_name=name, storage=storage)
+
+
+def want(study: "optuna.Study", trials: int) -> None:
+    """Note in a study how many trials it is to have; whoever runs it reads the number before every trial."""
+    with storage_failures():
+        study.set_user_attr("n_trials", trials)
 
 
 @dataclass(frozen=True, slots=True)

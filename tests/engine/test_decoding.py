@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import CONFIGS, PAD, result, run, tiny_model
 
+from heretic_tui.engine.chat import Sampling
 from heretic_tui.engine.decoding import (
     answer_log_probabilities,
     first_token_log_probabilities,
@@ -252,14 +253,16 @@ def test_log_probabilities_are_raw_whatever_the_generation_settings():
 def test_a_stream_is_what_generate_writes(text):
     model = with_frequent_ends()
     model.network.generation_config.repetition_penalty = 1.2
-    assert result(stream(model, text, LENGTH)) == result(generate(model, [text], LENGTH, "test"))[0].text
+    assert (
+        result(stream(model, text, Sampling(max_tokens=LENGTH))) == result(generate(model, [text], LENGTH, "test"))[0]
+    )
 
 
 @pytest.mark.parametrize("length", range(1, 12))
 def test_the_pieces_of_a_stream_make_up_the_whole(length):
     for seed in range(3):
-        events, whole = run(stream(tiny_model(seed=seed), TEXTS[1], length))
-        assert "".join(event.text for event in events if isinstance(event, TextGenerated)) == whole
+        events, whole = run(stream(tiny_model(seed=seed), TEXTS[1], Sampling(max_tokens=length)))
+        assert "".join(event.text for event in events if isinstance(event, TextGenerated)) == whole.text
 
 
 # Stopping
@@ -279,7 +282,7 @@ def test_closing_a_job_leaves_the_model_usable(steps):
 def test_closing_a_stream_leaves_the_model_usable():
     model = tiny_model()
     before = tokens(model)
-    job = stream(model, TEXTS[0], LENGTH)
+    job = stream(model, TEXTS[0], Sampling(max_tokens=LENGTH))
     next(job)
     job.close()
     assert tokens(model) == before
