@@ -46,11 +46,11 @@ class Rows(ScrollView, can_focus=True):
     }  # fmt: skip
     DEFAULT_CSS = """
     Rows { height: 1fr; overflow-x: hidden; background: transparent; }
-    Rows > .rows--header { color: $text-muted; text-style: bold; }
+    Rows > .rows--header { color: $foreground-muted; text-style: bold; }
     Rows > .rows--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
     Rows > .rows--blurred { background: $block-cursor-blurred-background; }
     Rows > .rows--mark { color: $accent; text-style: bold; }
-    Rows > .rows--dim { color: $text-muted; }
+    Rows > .rows--dim { color: $foreground-muted; }
     Rows > .rows--warning { color: $warning; }
     Rows > .rows--heading { color: $primary; text-style: bold; }
     """
