@@ -20,6 +20,9 @@ DECIDE_EVERY = 8
 COMPACT_BELOW = 0.75
 """Rows that are done leave the batch once the share still running falls below this; copying the cache costs time."""
 
+GREEDY_BELOW = 1e-4
+"""Temperature at which the likeliest token is as good as certain; dividing by less would overflow."""
+
 Decided = Callable[[str], bool]
 """Whether nothing that follows this beginning of a response can change what it is taken for."""
 
@@ -296,7 +299,7 @@ def stream(model: LanguageModel, text: str, sampling: Sampling, column: int = 0)
 
 def chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
     """What picks the next tokens `(rows,)` from scores `(rows, vocabulary)`: the best, or one drawn by chance."""
-    if sampling.temperature == 0:
+    if sampling.temperature < GREEDY_BELOW:
         return lambda scores: scores.argmax(dim=-1)
     from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 

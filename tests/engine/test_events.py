@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from heretic_tui.engine.events import (
+    AnswerFinished,
     BaselineMeasured,
     ModelLoaded,
     Note,
@@ -70,7 +71,11 @@ FACTS = ModelFacts("tiny", None, "LlamaForCausalLM", 10, 3, 48, "float32", "cpu"
         (Note("mind"), {"event": "note", "text": "mind", "level": "info"}),
         (Progress("load", 1, None), {"event": "progress", "phase": "load", "done": 1, "total": None, "unit": "",
                                      "detail": ""}),
-        (TextGenerated("Hi"), {"event": "text_generated", "text": "Hi"}),
+        (TextGenerated("Hi"), {"event": "text_generated", "text": "Hi", "column": 0}),
+        (
+            AnswerFinished(1, "Hi", 2, 0.5, "eos"),
+            {"event": "answer_finished", "column": 1, "text": "Hi", "tokens": 2, "seconds": 0.5, "ended": "eos"},
+        ),
         (
             RunOpened("run", Path("/runs/run"), True, 3, 200),
             {"event": "run_opened", "run": "run", "path": "/runs/run", "resumed": True, "finished": 3, "trials": 200},

@@ -141,3 +141,13 @@ def run(job):
 def result(job):
     """The result of a job."""
     return run(job)[1]
+
+
+def weights_of(model):
+    """A copy of every weight, to compare with later."""
+    return {name: weights.clone() for name, weights in model.network.state_dict().items()}
+
+
+def same_weights(model, before):
+    """Whether every weight is bit for bit what it was."""
+    return all(torch.equal(weights, before[name]) for name, weights in model.network.state_dict().items())
