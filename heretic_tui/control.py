@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from heretic_tui.engine.events import Event
 from heretic_tui.preferences import Preferences
 from heretic_tui.state import State
+from heretic_tui.talk import CHAT
 from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from heretic_tui.engine.session import Session
     from heretic_tui.profile.store import LoadedProfile
 
-STUDY, LOAD, CHAT, EXPORT = "study", "load", "chat", "export"
+STUDY, LOAD, EXPORT = "study", "load", "export"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from heretic_tui.engine.events import Event
 from heretic_tui.engine.front import Objective, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.formats import duration, heading, size
+from heretic_tui.talk import Talk
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 LOG_LINES = 1000
@@ -128,6 +129,10 @@ class State:
     running: Path | None = None
     """The run that the engine works on."""
     exported: events.Exported | None = None
+    talks: dict[Path | str, Talk] = field(default_factory=dict)
+    """The talk of each run, or of each model without one."""
+    talking: Talk | None = None
+    """The talk that the engine was asked for last."""
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     starting: list[events.PhaseFinished] = field(default_factory=list)
     """Phases that ended before the run's folder was there."""
@@ -144,6 +149,8 @@ class State:
     def apply(self, event: Event) -> None:
         """Take in one event of the engine."""
         study = self.studies.get(self.running) if self.running else None
+        if self.talking is not None:
+            self.talking.apply(event)
         match event:
             case JobStarted():
                 self.activity = Activity(event.title, time.monotonic())
