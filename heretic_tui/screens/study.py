@@ -1,11 +1,361 @@
-"""The study screen."""
+"""The study: trials as they arrive, their scatter, the selected trial, memory, and what can be done with them."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from heretic_tui.engine.events import Event, StudyFinished, TrialFinished
+from heretic_tui.formats import duration, one_line
+from heretic_tui.screens import trials
+from heretic_tui.screens.dialogs import Ask, Confirm
 from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.state import StudyView
+from heretic_tui.widgets.layer_weights import LayerWeights
+from heretic_tui.widgets.log_view import LogView
+from heretic_tui.widgets.memory_gauge import Gauge, MemoryGauge
+from heretic_tui.widgets.progress_line import ProgressLine
+from heretic_tui.widgets.rows import Rows
+from heretic_tui.widgets.scatter import Scatter
+
+if TYPE_CHECKING:
+    from heretic_tui.app import HereticApp
+
+REDRAW = 0.25
+"""Seconds between two redraws of table and scatter: each costs time that the keys need."""
+
+NO_RUN = """\
+No run is open.
+
+1  choose a model, or open a run of earlier days
+2  look at the profile, then s there starts the study
+"""
 
 
 class StudyScreen(FrameScreen):
-    """To come."""
+    """Watches a run, live or from its folder."""
 
     MODE: ClassVar[str] = "study"
+    CSS_PATH = "study.tcss"
+    HELP: ClassVar[str] = """
+    Table and scatter show one selection. A star marks the Pareto front: no other trial is better in every objective.
+    The staircase in the scatter is its edge, the circle is the original model.
+
+    Left and right walk along the front, f shows the front alone, s changes the order, z the scale of the scatter.
+    Pausing puts the weights back and loses at most the trial under way; resuming goes on as if nothing had happened.
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "Pause/resume", id="study.pause"),
+        Binding("r", "responses", "Responses", id="study.responses"),
+        Binding("c", "chat", "Chat", id="study.chat"),
+        Binding("x", "export", "Export", id="study.export"),
+        Binding("f", "front", "Front", id="study.front", tooltip="Show the Pareto front alone, or all trials"),
+        Binding("s", "sort", "Sort", id="study.sort", tooltip="Change the order of the trials"),
+        Binding("g", "log", "Log", id="study.log", tooltip="Show or hide the log"),
+        Binding("plus,equals_sign", "add", "Trials", key_display="+", id="study.add", tooltip="Add trials"),
+        Binding("e", "end", "End here", show=False, id="study.end", tooltip="End the study with the trials it has"),
+        Binding("z", "scale", "Scale", show=False, id="study.scale", tooltip="Scatter: automatic, log or linear"),
+        Binding("left", "walk(-1)", "Front, left", show=False, id="study.left", tooltip="Next on the front to the left"),
+        Binding("right", "walk(1)", "Front, right", show=False, id="study.right", tooltip="Next on the front, right"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: trials.Order = "front"
+        self.front_only = False
+        self.logarithmic: bool | None = None
+        self._stale = True
+        self._columns: tuple[Any, ...] = ()
+        self._volume: tuple[int, str] = (-1, "")
+
+    def body(self) -> ComposeResult:
+        """Table and trial at the left, scatter, weights and memory at the right, the log over all."""
+        with Horizontal(id="study"):
+            with Vertical(id="left"):
+                with Vertical(id="trials", classes="panel"):
+                    yield Rows(empty=NO_RUN, id="table")
+                    yield Static("", id="phases", markup=False)
+                with Vertical(id="trial", classes="panel"):
+                    yield Static("", id="words", markup=False)
+                    yield ProgressLine(id="progress")
+            with Vertical(id="right"):
+                with Vertical(id="scatterbox", classes="panel"):
+                    yield Scatter("Trials appear here.", id="scatter")
+                with Vertical(id="below", classes="panel"):
+                    yield LayerWeights(id="layers")
+                    yield MemoryGauge(id="memory")
+        yield LogView(id="log", classes="panel")
+
+    def on_mount(self) -> None:
+        """Name the panels and begin to redraw."""
+        self.query_one("#below").border_title = "Layers"
+        self.query_one("#log").border_title = "Log (g closes it)"
+        self.set_interval(REDRAW, self._redraw)
+        self.query_one("#table").focus()
+
+    @property
+    def study(self) -> StudyView | None:
+        """The run that is shown."""
+        return self.state.study
+
+    @property
+    def live(self) -> bool:
+        """Whether the engine works on the run that is shown."""
+        return self.state.running is not None and self.state.running == self.state.shown
+
+    # Following the engine
+
+    def engine_changed(self, events: Sequence[Event]) -> None:
+        """Note that something changed; what changes quickly is shown at once."""
+        if not events or any(not event.replaceable for event in events):
+            self._stale = True
+        if not events:
+            self._redraw()
+        if any(isinstance(event, TrialFinished | StudyFinished) for event in events) and self.control.trial is None:
+            self._choose_first()
+        self.query_one(ProgressLine).show(self.state.activity)
+
+    def _choose_first(self) -> None:
+        if self.study and self.study.front:
+            self.query_one(Rows).select(self.study.front[0].trial)
+
+    def _redraw(self) -> None:
+        if self.app.screen_stack[0] is not self:
+            return
+        self._show_memory()
+        if not self._stale:
+            return
+        self._stale = False
+        study = self.study
+        with self.app.batch_update():
+            self._show_table(study)
+            self._show_phases(study)
+            self._show_selection()
+            self.query_one(LogView).show(self.state.log)
+
+    def _show_table(self, study: StudyView | None) -> None:
+        table = self.query_one(Rows)
+        panel = self.query_one("#trials")
+        if study is None:
+            table.show(())
+            panel.border_title = "Trials"
+            panel.border_subtitle = ""
+            return
+        columns = trials.columns(study)
+        if columns != self._columns:
+            self._columns = columns
+            table.set_columns(*columns)
+        table.show(trials.rows(study, self.order, front_only=self.front_only), key=self.control.trial)
+        what = "front of " if self.front_only else ""
+        panel.border_title = f"{one_line(study.name)} · {what}{len(study.records)}/{study.wanted} trials"
+        panel.border_subtitle = self._words_of_state(study)
+
+    def _words_of_state(self, study: StudyView) -> str:
+        order = "" if self.front_only else trials.order_name(study, self.order)
+        if self.live:
+            seconds = study.seconds_left()
+            state = "running" if seconds is None else f"{duration(seconds)} left"
+        else:
+            state = "finished" if study.finished else "paused: p resumes"
+        return " · ".join(part for part in (order, state) if part)
+
+    def _show_phases(self, study: StudyView | None) -> None:
+        """Before the first trial: what has been done, and what is being done."""
+        done = study.phases if study else self.state.starting
+        waiting = (study is None and self.control.studying) or (study is not None and self.live and not study.records)
+        phases = self.query_one("#phases", Static)
+        phases.set_class(bool(waiting), "-shown")
+        self.query_one("#table").set_class(bool(waiting and not (study and study.base)), "-hidden")
+        if waiting:
+            lines = [f"✓ {one_line(one.phase)}  {one_line(one.result)}  ({duration(one.seconds)})" for one in done]
+            phases.update("\n".join([*lines, "… the first trial follows when the model is measured"]))
+
+    def _show_selection(self) -> None:
+        study = self.study
+        trial = self.query_one(Rows).key if study else None
+        if study and study.records:
+            self.control.trial = trial
+        panel, words = self.query_one("#trial"), self.query_one("#words", Static)
+        scatter, layers = self.query_one(Scatter), self.query_one(LayerWeights)
+        box = self.query_one("#scatterbox")
+        if study is None:
+            panel.border_title = "Trial"
+            words.update("")
+            scatter.show(trials.cloud(StudyView(self.control.runs_dir, "", (), 0), None), None)
+            layers.show((), None)
+            box.border_title = "Scatter"
+            return
+        record = study.records.get(trial or -1)
+        panel.border_title = "Original model" if trial == 0 else f"Trial {trial}" if trial else "Trial"
+        words.update(one_line(trials.words(study, trial)))
+        scatter.show(trials.cloud(study, self.logarithmic), trial)
+        layers.show(
+            trials.weights(record, study.layers) if record and study.layers else (),
+            record.parameters.direction_index if record else None,
+        )
+        box.border_title = trials.headline(study) or "Scatter"
+        box.border_subtitle = self._history(study)
+
+    def _history(self, study: StudyView) -> str:
+        if self._volume[0] != len(study.records):
+            self._volume = (len(study.records), trials.volume_history(study, 16))
+        return self._volume[1]
+
+    def _show_memory(self) -> None:
+        app = cast("HereticApp", self.app)
+        gauges = tuple(
+            Gauge(one.device, one.used, one.total, tuple(app.memory_history.get(one.device, ()))) for one in app.memory
+        )
+        self.query_one(MemoryGauge).show(gauges)
+
+    # The selection
+
+    def on_rows_moved(self) -> None:
+        """The table's cursor chooses the trial."""
+        self._show_selection()
+
+    def on_rows_chosen(self) -> None:
+        """Enter opens the responses."""
+        self.action_responses()
+
+    def on_scatter_selected(self, event: Scatter.Selected) -> None:
+        """A click in the scatter chooses the trial, which then stands in the table too."""
+        table = self.query_one(Rows)
+        if self.front_only and all(row.key != event.key for row in table.rows):
+            self.action_front()
+        table.select(event.key)
+        self._show_selection()
+
+    def action_walk(self, by: int) -> None:
+        """Go to the next trial of the front."""
+        if not self.study or not self.study.front:
+            return
+        across = sorted(self.study.front, key=lambda record: [p.x for p in self._points(record.trial)])
+        numbers = [record.trial for record in across]
+        trial = self.query_one(Rows).key
+        index = numbers.index(trial) + by if trial in numbers else 0
+        self.query_one(Rows).select(numbers[max(0, min(index, len(numbers) - 1))])
+        self._show_selection()
+
+    def _points(self, trial: int) -> list[Any]:
+        return [point for point in self.query_one(Scatter).cloud.points if point.key == trial]
+
+    def action_front(self) -> None:
+        """Show the front alone, or all."""
+        self.front_only = not self.front_only
+        self._again()
+
+    def action_sort(self) -> None:
+        """Change the order."""
+        if self.study:
+            self.order = trials.next_order(self.study, self.order)
+            self._again()
+
+    def action_scale(self) -> None:
+        """Change the scatter's horizontal scale."""
+        self.logarithmic = {None: True, True: False, False: None}[self.logarithmic]
+        self._again()
+
+    def action_log(self) -> None:
+        """Show or hide the log."""
+        log = self.query_one(LogView)
+        log.toggle_class("-shown")
+        if log.has_class("-shown"):
+            log.show(self.state.log)
+            log.focus()
+        else:
+            self.query_one(Rows).focus()
+
+    def _again(self) -> None:
+        self._stale = True
+        self._redraw()
+
+    # What can be done
+
+    def action_pause(self) -> None:
+        """Pause the study, or go on with it."""
+        study = self.study
+        if self.control.studying:
+            self.control.stop()
+        elif study is None:
+            self.notify("There is no run to go on with. Press 1 to choose a model or a run.", markup=False)
+        elif study.finished:
+            self.action_add()
+        else:
+            self.control.resume(study.path)
+
+    def action_add(self) -> None:
+        """Ask how many trials to add."""
+        if self.study is None:
+            return
+        words = f"It has {len(self.study.records)} of {self.study.wanted}."
+        self.app.push_screen(
+            Ask("How many more trials?", "20", explanation=words, check=_whole_number), partial(self._add, self.study)
+        )
+
+    def _add(self, study: StudyView, answer: str | None) -> None:
+        if answer is None:
+            return
+        trials_wanted = max(study.wanted, len(study.records)) + int(answer)
+        if self.live:
+            self.run_worker(lambda: self.control.want(study.path, trials_wanted), thread=True, exit_on_error=False)
+            study.wanted = trials_wanted
+            self._again()
+        else:
+            self.control.resume(study.path, trials_wanted)
+
+    def action_end(self) -> None:
+        """Ask whether the study is to end with the trials that it has."""
+        study = self.study
+        if study is None or study.finished or not study.records:
+            return
+        self.app.push_screen(
+            Confirm(
+                f"End the study with {len(study.records)} trials?",
+                "The trial under way is dropped. More trials can be added later with +.",
+                "End it",
+            ),
+            partial(self._end, study),
+        )
+
+    def _end(self, study: StudyView, yes: bool | None) -> None:
+        if not yes:
+            return
+        if self.live:
+            self.control.stop()
+        study.wanted = len(study.records)
+        self.run_worker(lambda: self.control.want(study.path, study.wanted), thread=True, exit_on_error=False)
+        self._again()
+
+    def action_responses(self) -> None:
+        """Read the responses of the selected trial."""
+        trial = self.query_one(Rows).key
+        if self.study is None or trial is None:
+            self.notify("Responses are there once a trial is finished.", markup=False)
+            return
+        from heretic_tui.screens.responses import ResponsesScreen
+
+        self.app.push_screen(ResponsesScreen(self.study, trial))
+
+    def action_chat(self) -> None:
+        """Talk to the selected trial."""
+        self.app.switch_mode("chat")
+
+    def action_export(self) -> None:
+        """Export the selected trial."""
+        self.app.switch_mode("export")
+
+    def go_back(self) -> None:
+        """Escape closes the log."""
+        if self.query_one(LogView).has_class("-shown"):
+            self.action_log()
+        else:
+            self.query_one(Rows).focus()
+
+
+def _whole_number(text: str) -> str | None:
+    return None if text.strip().isdecimal() and int(text) > 0 else "A whole number above 0."

@@ -1,0 +1,195 @@
+"""A study's trials as the widgets take them: rows, points, layer weights, words."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from heretic_tui.engine.front import Objective, hypervolume, pareto_front, point
+from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.formats import duration, heading
+from heretic_tui.state import StudyView
+from heretic_tui.widgets.layer_weights import BARS, Weights
+from heretic_tui.widgets.rows import Column, Row
+from heretic_tui.widgets.scatter import Cloud, Kind, Point
+
+Order = Literal["front", "newest"] | int
+"""What trials are sorted by: front first, newest first, or the objective of that number."""
+
+
+def columns(study: StudyView) -> tuple[Column, ...]:
+    """The columns of the table of trials."""
+    objectives = [Column(heading(one.name), 8, "right") for one in study.objectives]
+    others = [Column(heading(name), 9, "right", drop=3) for name in other_scores(study)]
+    return (
+        Column("#", 5, "right"),
+        *objectives,
+        *others,
+        Column("scope", 6, "right", drop=1),
+        Column("time", 7, "right", drop=2),
+        Column("", 1),
+    )
+
+
+def other_scores(study: StudyView) -> list[str]:
+    """Names of the scores that are measured and not optimized."""
+    optimized = {one.name for one in study.objectives}
+    record = next(iter(study.records.values()), None)
+    return [name for name in (record.scores if record else study.base) if name not in optimized]
+
+
+def ordered(study: StudyView, order: Order, *, front_only: bool) -> list[TrialRecord]:
+    """The trials in the order asked for."""
+    if front_only:
+        return list(study.front)
+    newest = sorted(study.records.values(), key=lambda record: record.trial, reverse=True)
+    if order == "newest":
+        return newest
+    if order == "front":
+        on_front = study.on_front
+        return [*study.front, *(record for record in newest if record.trial not in on_front)]
+    objective = study.objectives[order]
+    return sorted(newest, key=lambda record: point(record, [objective]))
+
+
+def rows(study: StudyView, order: Order = "front", *, front_only: bool = False) -> list[Row]:
+    """The table of trials, with the original model last."""
+    on_front = study.on_front
+    found = [_row(study, record, record.trial in on_front) for record in ordered(study, order, front_only=front_only)]
+    if study.base:
+        scores = [_text(study.base, one.name) for one in study.objectives]
+        others = [_text(study.base, name) for name in other_scores(study)]
+        found.append(Row(0, ("orig", *scores, *others, "", "", ""), "rows--dim"))
+    return found
+
+
+def _row(study: StudyView, record: TrialRecord, on_front: bool) -> Row:
+    cells = (
+        f"{'★' if on_front else ''}{record.trial}",
+        *(_text(record.scores, one.name) for one in study.objectives),
+        *(_text(record.scores, name) for name in other_scores(study)),
+        scope(record),
+        duration(record.seconds),
+        "⋯" if record.ended_early else "",
+    )
+    return Row(record.trial, cells, "rows--mark" if on_front else "rows--dim" if record.ended_early else "")
+
+
+def _text(scores: "Iterable[str] | dict[str, Score]", name: str) -> str:
+    score = scores.get(name) if hasattr(scores, "get") else None
+    return score.text if score is not None else "-"
+
+
+def scope(record: TrialRecord) -> str:
+    """Where the trial's direction comes from: a layer, or every layer its own."""
+    index = record.parameters.direction_index
+    return "each" if index is None else f"{index:.1f}"
+
+
+def order_name(study: StudyView, order: Order) -> str:
+    """The order in words."""
+    if isinstance(order, int):
+        return f"by {heading(study.objectives[order].name)}"
+    return {"front": "front first", "newest": "newest first"}[order]
+
+
+def next_order(study: StudyView, order: Order) -> Order:
+    """The order after this one."""
+    orders: list[Order] = ["front", "newest", *range(len(study.objectives))]
+    return orders[(orders.index(order) + 1) % len(orders)] if order in orders else "front"
+
+
+def cloud(study: StudyView, logarithmic: bool | None) -> Cloud:
+    """The scatter of a study: its second objective over its first, or a single one over the trials' numbers."""
+    if not study.objectives or not (study.records or study.base):
+        return Cloud()
+    up = study.objectives[0]
+    across = study.objectives[1] if len(study.objectives) > 1 else None
+    on_front = study.on_front
+    points = [
+        Point(
+            record.trial,
+            _figure(record.scores[across.name]) if across else float(record.trial),
+            _figure(record.scores[up.name]),
+            _kind(record, on_front),
+        )
+        for record in study.records.values()
+    ]
+    if study.base and all(one is None or one.name in study.base for one in (up, across)):
+        x = _figure(study.base[across.name]) if across else 0.0
+        points.append(Point(0, x, _figure(study.base[up.name]), "original"))
+    signs = tuple(1 if one is not None and one.optimization == "maximize" else -1 for one in (across, up))
+    titles = (_title(study, across) if across else "trial", _title(study, up))
+    return Cloud(tuple(points), *titles, (signs[0], signs[1]), logarithmic)
+
+
+def _figure(score: Score) -> float:
+    return float(score.count) if score.count is not None else score.value
+
+
+def _title(study: StudyView, objective: Objective) -> str:
+    name = heading(objective.name)
+    return f"{name}, nats" if name == "KL" else name
+
+
+def _kind(record: TrialRecord, on_front: set[int]) -> Kind:
+    if record.trial in on_front:
+        return "front"
+    return "early" if record.ended_early else "trial"
+
+
+def weights(record: TrialRecord, layers: int) -> tuple[Weights, ...]:
+    """The ablation weights that a trial's kernels give to every layer."""
+    return tuple(
+        Weights(
+            component,
+            tuple(kernel.weight(layer) for layer in range(layers)),
+            f"max {kernel.max_weight:.2f} at {kernel.max_weight_position:.1f}, "
+            f"min {kernel.min_weight:.2f}, ±{kernel.min_weight_distance:.1f} layers",
+        )
+        for component, kernel in record.parameters.kernels.items()
+    )
+
+
+def words(study: StudyView, trial: int | None) -> str:
+    """What is said of the selected trial in a few words."""
+    if trial == 0:
+        return "the model as it is, nothing ablated"
+    record = study.records.get(trial) if trial else None
+    if record is None:
+        return ""
+    index = record.parameters.direction_index
+    where = "every layer its own direction" if index is None else f"one direction, of layer {index:.1f}"
+    early = ", ended early: its scores are bounds" if record.ended_early else ""
+    lost = sum(score.degenerate for score in record.scores.values())
+    broken = f", {lost} responses are no language" if lost else ""
+    return f"{where}{early}{broken}"
+
+
+def headline(study: StudyView) -> str:
+    """The study's best value and hypervolume, for a title line."""
+    parts = []
+    if study.front:
+        first = study.objectives[0]
+        parts.append(f"best {heading(first.name)} {study.front[0].scores[first.name].text}")
+        volume = share_of_volume(study)
+        if volume is not None:
+            parts.append(f"volume {volume:.3f}")
+    return " · ".join(parts)
+
+
+def share_of_volume(study: StudyView, records: Sequence[TrialRecord] | None = None) -> float | None:
+    """Hypervolume of the front, as a share of the box between 0 and the original's first score and KL 1."""
+    found = study.front if records is None else records
+    if len(study.objectives) != 2 or not study.base or any(one.name not in study.base for one in study.objectives):
+        return None
+    if any(one.optimization == "maximize" for one in study.objectives):
+        return None
+    reference = tuple(max(study.base[one.name].value, 0.0) or 1.0 for one in study.objectives)
+    return hypervolume(list(found), study.objectives, reference) / (reference[0] * reference[1])
+
+
+def volume_history(study: StudyView, width: int) -> str:
+    """How the hypervolume grew with the trials, as a row of at most `width` bars."""
+    done = sorted(study.records.values(), key=lambda record: record.trial)
+    counts = sorted({max(1, round(len(done) * (index + 1) / width)) for index in range(width)}) if done else []
+    volumes = [share_of_volume(study, pareto_front(done[:count], study.objectives)) for count in counts]
+    return "".join(BARS[max(1, min(8, round(volume * 8)))] for volume in volumes if volume is not None)
