@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,9 +17,11 @@ from heretic_tui import themes
 from heretic_tui.control import Control
 from heretic_tui.engine.events import Event, StudyFinished
 from heretic_tui.formats import duration, one_line, plain
+from heretic_tui.palette import Actions, Things
 from heretic_tui.preferences import Preferences, write_preference
 from heretic_tui.screens.dialogs import Confirm
 from heretic_tui.screens.frame import SCREENS, FrameScreen
+from heretic_tui.state import StudyView
 from heretic_tui.widgets.status_line import Status
 from heretic_tui.worker import EngineWorker, JobEnded
 
@@ -50,7 +53,7 @@ class HereticApp(App[None]):
     TITLE = "heretic-tui"
     CSS_PATH = "app.tcss"
     COMMAND_PALETTE_BINDING = "ctrl+p"
-    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = App.COMMANDS | {Actions, Things}
     MODES: ClassVar[dict[str, Any]] = {name.lower(): _lazily(name.lower(), f"{name}Screen") for _, name in SCREENS}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -172,6 +175,44 @@ class HereticApp(App[None]):
             # OSC 9: terminals that know it show a notification of the desktop, others ignore it.
             self._driver.write(f"\x1b]9;{one_line(event.run)}: {event.trials} trials done\x07")
 
+    def open_run(self, path: Path) -> None:
+        """Open a run of earlier days from its folder, without its model, and show it."""
+        self.run_worker(partial(self._open_run, path), thread=True, group="open", exclusive=True, exit_on_error=False)
+
+    def _open_run(self, path: Path) -> None:
+        from heretic_tui.engine.errors import EngineError
+        from heretic_tui.profile.problems import ProfileError
+        from heretic_tui.state import read_study
+
+        try:
+            study = read_study(path)
+        except (EngineError, ProfileError) as error:
+            self.call_from_thread(self.warn, str(error))
+            return
+        self.call_from_thread(self._opened, study)
+
+    def _opened(self, study: StudyView) -> None:
+        self.control.show(study)
+        self.switch_mode("study")
+
+    def open_profile(self, name: str) -> None:
+        """Take another profile for the next study, and show it."""
+        self.run_worker(
+            partial(self._open_profile, name), thread=True, group="open", exclusive=True, exit_on_error=False
+        )
+
+    def _open_profile(self, name: str) -> None:
+        from heretic_tui.profile import store
+        from heretic_tui.profile.problems import ProfileError
+
+        try:
+            loaded = store.resolve(name)
+        except ProfileError as error:
+            self.call_from_thread(self.warn, str(error))
+            return
+        self.control.profile = loaded
+        self.call_from_thread(self.switch_mode, "profile")
+
     def warn(self, text: str) -> None:
         """Tell something that the person should know and that stops nothing."""
         self.control.state.say(text, "warning")
@@ -185,8 +226,8 @@ class HereticApp(App[None]):
 
     def action_help(self) -> None:
         """Show the help of the part that has the focus."""
-        from heretic_tui.screens.help import help_text
         from heretic_tui.screens.dialogs import Text
+        from heretic_tui.screens.help import help_text
 
         title, text = help_text(self.screen)
         self.push_screen(Text(title, text))

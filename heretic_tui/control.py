@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.events import Event
 from heretic_tui.preferences import Preferences
-from heretic_tui.state import State
+from heretic_tui.state import State, StudyView
 from heretic_tui.talk import CHAT
 from heretic_tui.worker import EngineWorker, JobEnded
 
@@ -66,6 +66,14 @@ class Control:
 
             self.profile = store.resolve(None)
         return self.profile
+
+    def show(self, study: StudyView) -> None:
+        """Let the screens be about a run that was read from its folder."""
+        live = study.path == self.state.running
+        if not live:
+            self.state.studies[study.path] = study
+        self.state.shown = study.path
+        self.trial = None
 
     # What the engine is asked to do
 

@@ -169,7 +169,10 @@ class ResponsesScreen(Screen[None]):
         rows = [
             Row(
                 index,
-                (f"{SIGNS[pages.label(index)]}{'*' if index in pages.overruled else ''}", pages.responses[index].prompt),
+                (
+                    f"{SIGNS[pages.label(index)]}{'*' if index in pages.overruled else ''}",
+                    pages.responses[index].prompt,
+                ),
                 "rows--warning" if pages.label(index) is not Label.ANSWER else "",
             )
             for index in shown

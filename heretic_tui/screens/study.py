@@ -59,7 +59,9 @@ class StudyScreen(FrameScreen):
         Binding("plus,equals_sign", "add", "Trials", key_display="+", id="study.add", tooltip="Add trials"),
         Binding("e", "end", "End here", show=False, id="study.end", tooltip="End the study with the trials it has"),
         Binding("z", "scale", "Scale", show=False, id="study.scale", tooltip="Scatter: automatic, log or linear"),
-        Binding("left", "walk(-1)", "Front, left", show=False, id="study.left", tooltip="Next on the front to the left"),
+        Binding(
+            "left", "walk(-1)", "Front, left", show=False, id="study.left", tooltip="Next on the front to the left"
+        ),
         Binding("right", "walk(1)", "Front, right", show=False, id="study.right", tooltip="Next on the front, right"),
     ]
 

@@ -49,4 +49,6 @@ class MemoryGauge(Widget):
         text = f"{one_line(gauge.device):<6} ▕{bar(share, 10)}▏{share:4.0%}  {size(gauge.used)} of {size(gauge.total)} "
         room = max(0, self.size.width - len(text))
         past = "".join(BARS[round(min(1.0, one) * 8)] for one in list(gauge.history)[-room:]) if room else ""
-        return Content.assemble((text, "$error" if share > 0.95 else "$warning" if share > 0.85 else ""), (past, "$secondary"))
+        return Content.assemble(
+            (text, "$error" if share > 0.95 else "$warning" if share > 0.85 else ""), (past, "$secondary")
+        )
