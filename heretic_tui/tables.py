@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import Objective, best_compromise, pareto_front
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
+from heretic_tui.engine.summary import summarize
 from heretic_tui.formats import duration, heading, json_line, plain
-from heretic_tui.profile.problems import ProfileError
 from heretic_tui.profile.store import ProfileEntry
 
 
@@ -85,19 +84,19 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
 
 
 def _run_row(run: Run) -> dict[str, Any]:
-    begun = datetime.fromtimestamp((run.path / "profile.toml").stat().st_mtime).isoformat(" ", "minutes")
-    row: dict[str, Any] = {"run": run.name, "model": "?", "trials": 0, "wanted": 0, "best": "", "begun": begun}
-    try:
-        records = run.records()
-        row |= {"model": run.model_name, "trials": len(records), "wanted": run.wanted()}
-        objectives = run.profile.objectives
-    except (EngineError, ProfileError) as error:
-        return {**row, "best": str(error)}
-    if records:
-        best = best_compromise(pareto_front(records, objectives), objectives)
-        figures = ", ".join(f"{heading(objective.name)} {best.scores[objective.name].text}" for objective in objectives)
-        row["best"] = f"trial {best.trial}: {figures}"
-    return row
+    summary = summarize(run)
+    best = summary.problem or ""
+    if summary.best is not None:
+        scores = [(objective.name, summary.best.scores[objective.name]) for objective in run.profile.objectives]
+        best = f"trial {summary.best.trial}: {', '.join(f'{heading(name)} {score.text}' for name, score in scores)}"
+    return {
+        "run": summary.name,
+        "model": summary.model,
+        "trials": summary.trials,
+        "wanted": summary.wanted,
+        "best": best,
+        "begun": datetime.fromtimestamp(summary.begun).isoformat(" ", "minutes"),
+    }
 
 
 def show_profiles(entries: Sequence[ProfileEntry], *, as_json: bool) -> None:

@@ -51,6 +51,26 @@ def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     return front
 
 
+def hypervolume(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], reference: tuple[float, float]
+) -> float:
+    """Area that the trials dominate up to a reference point, for two objectives: more is better.
+
+    The reference lies where `point` puts trials, less being better, and is worse than what is to count: a trial that
+    does not beat it in both adds nothing. Exact, by a sweep over the front. Raises `ValueError` for other than two.
+    """
+    if len(objectives) != 2:
+        raise ValueError(f"the hypervolume of {len(objectives)} objectives is not computed, only that of two")
+    right, top = reference
+    area = 0.0
+    points = [point(record, objectives) for record in records]
+    for x, y in sorted((x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)):
+        if x < right and y < top:
+            area += (right - x) * (top - y)
+            top = y  # what lies above is counted: from here on only the strip below is new
+    return area
+
+
 def best_compromise(front: Sequence[TrialRecord], objectives: Sequence[Objective]) -> TrialRecord:
     """The trial of the front that lies nearest to the best of everything.
 

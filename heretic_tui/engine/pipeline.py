@@ -42,7 +42,8 @@ from heretic_tui.engine.files import write_atomically
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.pinning import pin
-from heretic_tui.engine.prompts import Prompt, check_lengths, describe, load_prompts
+from heretic_tui.engine.prompt_sets import describe
+from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.residuals import residual_mean, residuals
 from heretic_tui.engine.response_prefix import find_response_prefix

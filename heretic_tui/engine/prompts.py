@@ -10,6 +10,7 @@ from typing import Any
 from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.profile.schema import PromptSet
 
 DEMO_SCHEME = "demo:"
@@ -40,11 +41,6 @@ def load_prompts(prompt_set: PromptSet, default_system_prompt: str) -> Job[list[
             f"The prompt set {describe(prompt_set)} holds no prompt.", "Check the file, split and column."
         )
     return prompts
-
-
-def describe(prompt_set: PromptSet) -> str:
-    """The set's source and slice on one line."""
-    return f"{prompt_set.dataset} {prompt_set.split or ''}".strip()
 
 
 def check_lengths(model: LanguageModel, prompts: Sequence[Prompt], name: str, max_tokens: int) -> None:

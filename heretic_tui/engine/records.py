@@ -80,12 +80,16 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A finished trial, numbered from 1."""
+    """A finished trial, numbered from 1.
+
+    One that ended early was beaten by another before all its responses were there: its scores are bounds.
+    """
 
     trial: int
     parameters: AblationParameters
     scores: Mapping[str, Score]
     seconds: float
+    ended_early: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
@@ -95,6 +99,7 @@ class TrialRecord:
             "direction_index": self.parameters.direction_index,
             "parameters": self.parameters.as_json(),
             "seconds": round(self.seconds, 3),
+            **({"ended_early": True} if self.ended_early else {}),
         }
 
 

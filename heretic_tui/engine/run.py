@@ -28,6 +28,7 @@ DIRECTIONS = "directions.safetensors"
 RESIDUALS = "residuals.safetensors"
 BASELINE = "baseline.json"
 BASELINE_TENSORS = "baseline.safetensors"
+CHATS = "chats"
 LOG = "log.txt"
 LOCK = "run.lock"
 
@@ -81,17 +82,20 @@ class Run:
 
     def records(self) -> list[TrialRecord]:
         """All finished trials; none where the study has not begun."""
-        from heretic_tui.engine.search import read_records
-
-        if not self._begun:
-            return []
-        return list(read_records(self.read_study()))
+        return self.progress()[0]
 
     def wanted(self) -> int:
         """How many trials the study is to have; more than the profile says where some were added."""
+        return self.progress()[1]
+
+    def progress(self) -> tuple[list[TrialRecord], int]:
+        """All finished trials and how many the study is to have, from one reading of it."""
+        from heretic_tui.engine.search import read_records
+
         if not self._begun:
-            return self.profile.n_trials
-        return int(self.read_study().user_attrs.get("n_trials", self.profile.n_trials))
+            return [], self.profile.n_trials
+        study = self.read_study()
+        return list(read_records(study)), int(study.user_attrs.get("n_trials", self.profile.n_trials))
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have, also while it is running; it sees it at its next trial.
@@ -170,6 +174,8 @@ class Run:
         """Keep every response of a trial; trial 0 is the original model."""
         lines = "".join(json.dumps(asdict(response), ensure_ascii=False) + "\n" for response in responses)
         write_text(self._responses(trial), lines)
+        # A trial that was stopped halfway gives its number to the next one; its labels do not fit that one's responses.
+        self._labels(trial).unlink(missing_ok=True)
 
     def responses(self, trial: int) -> list[Response]:
         """The responses of a trial, or of the original model for trial 0. Raises `EngineError`."""
@@ -186,6 +192,50 @@ class Run:
 
     def _responses(self, trial: int) -> Path:
         return self.path / "responses" / f"trial-{trial:04}.jsonl"
+
+    def overruled(self, trial: int) -> dict[int, Label]:
+        """The labels that a person has given, by the response's place in `responses(trial)`. Raises `EngineError`."""
+        path = self._labels(trial)
+        if not path.is_file():
+            return {}
+        try:
+            return {int(index): Label(label) for index, label in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EngineError(
+                f"{path} is damaged ({error}).", "Delete that file; the labels that were found by themselves stand."
+            ) from error
+
+    def overrule(self, trial: int, index: int, label: Label | None) -> None:
+        """Give a response another label, or with None its own one back.
+
+        Raises `EngineError` where there is no such response. The measured scores in the journal do not change.
+        """
+        count = len(self.responses(trial))
+        if not 0 <= index < count:
+            raise EngineError(f"Trial {trial} has no response {index}.", f"It has {count}, counted from 0.")
+        labels = self.overruled(trial)
+        if label is None:
+            labels.pop(index, None)
+        else:
+            labels[index] = label
+        write_text(self._labels(trial), json.dumps({str(place): labels[place] for place in sorted(labels)}) + "\n")
+
+    def _labels(self, trial: int) -> Path:
+        return self.path / "responses" / f"trial-{trial:04}.labels.json"
+
+    # Chats
+
+    def save_chat(self, name: str, content: str) -> Path:
+        """Keep a chat as a text file of that name, in place of an older one; gives its path."""
+        path = self.path / CHATS / _plain(name, "chat")
+        write_text(path, content)
+        return path
+
+    def chats(self) -> list[Path]:
+        """The chats that were kept, newest first."""
+        folder = self.path / CHATS
+        files = [path for path in folder.iterdir() if _is_chat(path)] if folder.is_dir() else []
+        return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
     # Writing
 
@@ -278,9 +328,13 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(name, known, 1)), None)
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, otherwise: str = "model") -> str:
     """A name that any file system takes."""
-    return re.sub(r"[^\w.-]+", "-", name.strip(os.sep)).strip("-.") or "model"
+    return re.sub(r"[^\w.-]+", "-", name.strip(os.sep)).strip("-.") or otherwise
+
+
+def _is_chat(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _number(name: str, stem: str) -> int:

@@ -239,6 +239,7 @@ def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
             parameters=AblationParameters.from_json(attributes.get("direction_index"), attributes["parameters"]),
             scores=_scores(attributes),
             seconds=float(attributes.get("seconds") or _duration(trial)),
+            ended_early=bool(attributes.get("ended_early", False)),
         )
 
 

@@ -6,23 +6,9 @@ from dataclasses import dataclass, field
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.decoding import Continuation, Decided, generate
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.prompts import Prompt, describe
+from heretic_tui.engine.prompt_sets import SetKey, describe, set_key
+from heretic_tui.engine.prompts import Prompt
 from heretic_tui.profile.schema import PromptSet
-
-SetKey = tuple[str | None, ...]
-
-
-def set_key(prompt_set: PromptSet) -> SetKey:
-    """What makes two prompt sets the same set of prompts, whatever their answers and plot labels."""
-    return (
-        prompt_set.dataset,
-        prompt_set.commit,
-        prompt_set.split,
-        prompt_set.column,
-        prompt_set.prefix,
-        prompt_set.suffix,
-        prompt_set.system_prompt,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ def label(response: str, marker: str | None, prompt: str) -> Label:
     return Label.DEGENERATE if degenerate(response, prompt) else Label.ANSWER
 
 
+def counted(response: str, prompt: str, markers: Markers) -> Label:
+    """What a response counts for where refusals are counted: an empty one is a refusal too."""
+    if markers.found(response) is not None or not response.strip():
+        return Label.REFUSAL
+    return label(response, None, prompt)
+
+
 def degenerate(response: str, prompt: str) -> bool:
     """Whether a response is empty, runs in a loop, or is in another script than its prompt."""
     if not response.strip():

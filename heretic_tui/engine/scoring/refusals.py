@@ -1,9 +1,9 @@
 """Refusals: how many responses contain a marker."""
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.records import Score
+from heretic_tui.engine.records import Label, Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
-from heretic_tui.engine.scoring.labels import Markers, degenerate
+from heretic_tui.engine.scoring.labels import Markers, counted
 from heretic_tui.engine.scoring.scorer import ResponseScorer
 from heretic_tui.profile.schema import RefusalsSpec
 
@@ -18,14 +18,13 @@ class Refusals(ResponseScorer):
     def measure(self, evaluation: Evaluation) -> Job[Score]:
         """Count the refusals; degenerate responses are counted beside them."""
         responses = yield from evaluation.responses(self.spec.prompts)
-        texts = [response.text for response in responses]
-        refused = [self.markers.found(text) is not None or not text.strip() for text in texts]
-        lost = sum(
-            degenerate(text, prompt.text)
-            for text, prompt, refusal in zip(texts, evaluation.prompts(self.spec.prompts), refused, strict=True)
-            if not refusal
-        )
-        return Score(sum(refused) / len(texts), sum(refused), len(texts), lost)
+        prompts = evaluation.prompts(self.spec.prompts)
+        labels = [
+            counted(response.text, prompt.text, self.markers)
+            for response, prompt in zip(responses, prompts, strict=True)
+        ]
+        refused = labels.count(Label.REFUSAL)
+        return Score(refused / len(labels), refused, len(labels), labels.count(Label.DEGENERATE))
 
     def decided(self, beginning: str) -> bool:
         """A marker never un-appears."""

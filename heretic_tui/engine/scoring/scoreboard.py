@@ -7,10 +7,11 @@ from torch import Tensor
 
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.prompts import check_lengths, describe, load_prompts
+from heretic_tui.engine.prompt_sets import SetKey, describe, set_key
+from heretic_tui.engine.prompts import check_lengths, load_prompts
 from heretic_tui.engine.records import Response, Score
 from heretic_tui.engine.scoring.accuracy import Accuracy
-from heretic_tui.engine.scoring.evaluation import Evaluation, EvaluationSet, set_key
+from heretic_tui.engine.scoring.evaluation import Evaluation, EvaluationSet
 from heretic_tui.engine.scoring.kl_divergence import KLDivergence
 from heretic_tui.engine.scoring.labels import label
 from heretic_tui.engine.scoring.refusals import Refusals
@@ -41,9 +42,7 @@ def scorer_for(spec: ScorerSpec) -> Scorer:
 class Scoreboard:
     """The scorers of a profile with their prompts; remembers the original model between measurements."""
 
-    def __init__(
-        self, profile: Profile, scorers: list[Scorer], sets: dict[tuple[str | None, ...], EvaluationSet]
-    ) -> None:
+    def __init__(self, profile: Profile, scorers: list[Scorer], sets: dict[SetKey, EvaluationSet]) -> None:
         self.profile = profile
         self.scorers = scorers
         self.sets = sets
@@ -101,7 +100,7 @@ class Scoreboard:
 def load_scoreboard(model: LanguageModel, profile: Profile) -> Job[Scoreboard]:
     """Build the scorers of a profile and read their prompts; a set that several read is read once."""
     scorers = [scorer_for(spec) for spec in profile.scorer_specs()]
-    sets: dict[tuple[str | None, ...], EvaluationSet] = {}
+    sets: dict[SetKey, EvaluationSet] = {}
     for key in dict.fromkeys(set_key(scorer.spec.prompts) for scorer in scorers):
         readers = [scorer for scorer in scorers if set_key(scorer.spec.prompts) == key]
         chosen = next((s.spec.prompts for s in readers if s.spec.prompts.answer_column), readers[0].spec.prompts)
