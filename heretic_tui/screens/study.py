@@ -9,12 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from heretic_tui.engine.events import Event, StudyFinished, TrialFinished
+from heretic_tui.engine.events import Event
 from heretic_tui.formats import duration, one_line
 from heretic_tui.screens import trials
 from heretic_tui.screens.dialogs import Ask, Confirm
 from heretic_tui.screens.frame import FrameScreen
-from heretic_tui.state import StudyView
+from heretic_tui.state import Activity, StudyView
 from heretic_tui.widgets.layer_weights import LayerWeights
 from heretic_tui.widgets.log_view import LogView
 from heretic_tui.widgets.memory_gauge import Gauge, MemoryGauge
@@ -117,13 +117,7 @@ class StudyScreen(FrameScreen):
             self._stale = True
         if not events:
             self._redraw()
-        if any(isinstance(event, TrialFinished | StudyFinished) for event in events) and self.control.trial is None:
-            self._choose_first()
         self.query_one(ProgressLine).show(self.state.activity)
-
-    def _choose_first(self) -> None:
-        if self.study and self.study.front:
-            self.query_one(Rows).select(self.study.front[0].trial)
 
     def _redraw(self) -> None:
         if self.app.screen_stack[0] is not self:
@@ -140,7 +134,7 @@ class StudyScreen(FrameScreen):
             self.query_one(LogView).show(self.state.log)
 
     def _show_table(self, study: StudyView | None) -> None:
-        table = self.query_one(Rows)
+        table = self.query_one("#table", Rows)
         panel = self.query_one("#trials")
         if study is None:
             table.show(())
@@ -151,7 +145,10 @@ class StudyScreen(FrameScreen):
         if columns != self._columns:
             self._columns = columns
             table.set_columns(*columns)
-        table.show(trials.rows(study, self.order, front_only=self.front_only), key=self.control.trial)
+        # Until the person chooses a trial, the best one is selected as it comes.
+        best = study.front[0].trial if study.front else None
+        chosen = best if self.control.trial is None else self.control.trial
+        table.show(trials.rows(study, self.order, front_only=self.front_only), key=chosen)
         what = "front of " if self.front_only else ""
         panel.border_title = f"{one_line(study.name)} · {what}{len(study.records)}/{study.wanted} trials"
         panel.border_subtitle = self._words_of_state(study)
@@ -173,14 +170,12 @@ class StudyScreen(FrameScreen):
         phases.set_class(bool(waiting), "-shown")
         self.query_one("#table").set_class(bool(waiting and not (study and study.base)), "-hidden")
         if waiting:
-            lines = [f"✓ {one_line(one.phase)}  {one_line(one.result)}  ({duration(one.seconds)})" for one in done]
-            phases.update("\n".join([*lines, "… the first trial follows when the model is measured"]))
+            lines = [f"✓ {one_line(one.phase)}: {one_line(one.result)} ({duration(one.seconds)})" for one in done]
+            phases.update("\n".join([*lines, *_now(self.state.activity)]))
 
     def _show_selection(self) -> None:
         study = self.study
-        trial = self.query_one(Rows).key if study else None
-        if study and study.records:
-            self.control.trial = trial
+        trial = self.query_one("#table", Rows).key if study else None
         panel, words = self.query_one("#trial"), self.query_one("#words", Static)
         scatter, layers = self.query_one(Scatter), self.query_one(LayerWeights)
         box = self.query_one("#scatterbox")
@@ -216,21 +211,23 @@ class StudyScreen(FrameScreen):
 
     # The selection
 
-    def on_rows_moved(self) -> None:
+    def on_rows_moved(self, event: Rows.Moved) -> None:
         """The table's cursor chooses the trial."""
-        self._show_selection()
+        if event.rows.id == "table":
+            self.control.trial = event.key
+            self._show_selection()
 
-    def on_rows_chosen(self) -> None:
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
         """Enter opens the responses."""
-        self.action_responses()
+        if event.rows.id == "table":
+            self.action_responses()
 
     def on_scatter_selected(self, event: Scatter.Selected) -> None:
         """A click in the scatter chooses the trial, which then stands in the table too."""
-        table = self.query_one(Rows)
+        table = self.query_one("#table", Rows)
         if self.front_only and all(row.key != event.key for row in table.rows):
             self.action_front()
-        table.select(event.key)
-        self._show_selection()
+        self._choose(event.key)
 
     def action_walk(self, by: int) -> None:
         """Go to the next trial of the front."""
@@ -238,9 +235,13 @@ class StudyScreen(FrameScreen):
             return
         across = sorted(self.study.front, key=lambda record: [p.x for p in self._points(record.trial)])
         numbers = [record.trial for record in across]
-        trial = self.query_one(Rows).key
+        trial = self.query_one("#table", Rows).key
         index = numbers.index(trial) + by if trial in numbers else 0
-        self.query_one(Rows).select(numbers[max(0, min(index, len(numbers) - 1))])
+        self._choose(numbers[max(0, min(index, len(numbers) - 1))])
+
+    def _choose(self, trial: int) -> None:
+        self.control.trial = trial
+        self.query_one("#table", Rows).select(trial)
         self._show_selection()
 
     def _points(self, trial: int) -> list[Any]:
@@ -270,7 +271,7 @@ class StudyScreen(FrameScreen):
             log.show(self.state.log)
             log.focus()
         else:
-            self.query_one(Rows).focus()
+            self.query_one("#table", Rows).focus()
 
     def _again(self) -> None:
         self._stale = True
@@ -335,7 +336,7 @@ class StudyScreen(FrameScreen):
 
     def action_responses(self) -> None:
         """Read the responses of the selected trial."""
-        trial = self.query_one(Rows).key
+        trial = self.query_one("#table", Rows).key
         if self.study is None or trial is None:
             self.notify("Responses are there once a trial is finished.", markup=False)
             return
@@ -345,18 +346,31 @@ class StudyScreen(FrameScreen):
 
     def action_chat(self) -> None:
         """Talk to the selected trial."""
+        self._settle()
         self.app.switch_mode("chat")
 
     def action_export(self) -> None:
         """Export the selected trial."""
+        self._settle()
         self.app.switch_mode("export")
+
+    def _settle(self) -> None:
+        """What is selected because it is the best is now chosen."""
+        if self.study and self.control.trial is None:
+            self.control.trial = self.query_one("#table", Rows).key
 
     def go_back(self) -> None:
         """Escape closes the log."""
         if self.query_one(LogView).has_class("-shown"):
             self.action_log()
         else:
-            self.query_one(Rows).focus()
+            self.query_one("#table", Rows).focus()
+
+
+def _now(activity: Activity | None) -> list[str]:
+    if activity is None:
+        return []
+    return [f"… {one_line(activity.phase)}" if activity.phase else "… starting the engine: seconds, the first time"]
 
 
 def _whole_number(text: str) -> str | None:

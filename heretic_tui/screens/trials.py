@@ -142,8 +142,8 @@ def weights(record: TrialRecord, layers: int) -> tuple[Weights, ...]:
         Weights(
             component,
             tuple(kernel.weight(layer) for layer in range(layers)),
-            f"max {kernel.max_weight:.2f} at {kernel.max_weight_position:.1f}, "
-            f"min {kernel.min_weight:.2f}, ±{kernel.min_weight_distance:.1f} layers",
+            f"{kernel.max_weight:.2f} at {kernel.max_weight_position:.1f}, to {kernel.min_weight:.2f} "
+            f"±{kernel.min_weight_distance:.1f}",
         )
         for component, kernel in record.parameters.kernels.items()
     )

@@ -72,7 +72,7 @@ class LayerWeights(Widget):
         # Two or three cells a layer where there is room: a seven-layer model should not look like a crumb.
         each = max(1, min(4, width // max(1, layers)))
         for index, part in enumerate(self.parts):
-            canvas.put(0, 2 * index, f"{one_line(part.component)}  {one_line(part.words)}"[:width], "layers--title")
+            canvas.put(0, 2 * index, f"{one_line(part.component)} {one_line(part.words)}"[:width], "layers--title")
             for place, weight in enumerate(levels(part.weights, width)):
                 level = round(min(1.0, abs(weight) / FULL) * 8)
                 bar = BARS[max(1, level)] if weight else "·"

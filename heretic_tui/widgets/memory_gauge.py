@@ -46,9 +46,12 @@ class MemoryGauge(Widget):
 
     def _line(self, gauge: Gauge) -> Content:
         share = gauge.used / gauge.total if gauge.total else 0.0
-        text = f"{one_line(gauge.device):<6} ▕{bar(share, 10)}▏{share:4.0%}  {size(gauge.used)} of {size(gauge.total)} "
-        room = max(0, self.size.width - len(text))
-        past = "".join(BARS[round(min(1.0, one) * 8)] for one in list(gauge.history)[-room:]) if room else ""
+        used, unit = size(gauge.used).split()
+        total, whole = size(gauge.total).split()
+        amount = f"{used}/{total} {whole}" if unit == whole else f"{used} {unit}/{total} {whole}"
+        text = f"{one_line(gauge.device):<6} ▕{bar(share, 8)}▏{share:4.0%} {amount} "
+        room = self.size.width - len(text)
+        past = "".join(BARS[round(min(1.0, one) * 8)] for one in list(gauge.history)[-room:]) if room > 2 else ""
         return Content.assemble(
             (text, "$error" if share > 0.95 else "$warning" if share > 0.85 else ""), (past, "$secondary")
         )

@@ -45,7 +45,7 @@ class Rows(ScrollView, can_focus=True):
         "rows--header", "rows--cursor", "rows--mark", "rows--dim", "rows--warning", "rows--heading", "rows--blurred",
     }  # fmt: skip
     DEFAULT_CSS = """
-    Rows { height: 1fr; overflow-x: hidden; background: transparent; }
+    Rows { height: 1fr; overflow-x: hidden; background: transparent; scrollbar-size-vertical: 1; }
     Rows > .rows--header { color: $foreground-muted; text-style: bold; }
     Rows > .rows--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
     Rows > .rows--blurred { background: $block-cursor-blurred-background; }
@@ -210,7 +210,7 @@ class Rows(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of the list."""
-        width = self.size.width
+        width = self.scrollable_content_region.width
         base = self.rich_style
         if not self.rows:
             lines = [part for line in self.empty.splitlines() for part in wrap(line, max(10, width)) or [""]]

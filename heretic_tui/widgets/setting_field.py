@@ -1,0 +1,207 @@
+"""The form's right side: settings as rows with a sign, a value and what it is compared with; edited in place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widgets import Input, Label
+
+from heretic_tui.formats import one_line
+from heretic_tui.widgets.rows import Column, Row, Rows
+
+WIDEST_LABEL = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the form: a setting, or the heading of a table."""
+
+    key: str
+    label: str
+    value: str = ""
+    state: str = ""
+    sign: str = ""
+    heading: bool = False
+    idle: bool = False
+
+
+class SettingRows(Rows):
+    """The settings of a group; the parts of a line are told apart by weight and colour besides their place."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--changed"}
+    DEFAULT_CSS = """
+    SettingRows > .rows--changed { color: $primary; text-style: bold; }
+    """
+
+    def show_lines(self, lines: Sequence[Line], *, key: Any = None) -> None:
+        """Show other settings; the cursor stays on the one it is on."""
+        label = max((cell_len(line.label) for line in lines if not line.heading), default=10)
+        label = min(label, WIDEST_LABEL)
+        self.columns = (Column("", 1), Column("", label), Column("", 0), Column("", 22, drop=1))
+        styles = {"●": "rows--mark", "*": "rows--changed"}
+        self.show(
+            [
+                Row(
+                    line.key,
+                    (line.sign, line.label, line.value, line.state),
+                    "rows--heading" if line.heading else "rows--dim" if line.idle else styles.get(line.sign, ""),
+                )
+                for line in lines
+            ],
+            key=key,
+        )
+
+    def value_region(self) -> Region:
+        """Where the value under the cursor is drawn, in the widget's own coordinates."""
+        sign, label, *_ = self._widths(self.size.width)
+        x = sign + label + 2
+        return Region(x, self.cursor - self.scroll_offset.y, max(10, self.size.width - x), 1)
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the form."""
+        index = y + self.scroll_offset.y
+        if not self.rows or index >= len(self.rows):
+            return super().render_line(y)
+        row = self.rows[index]
+        width = self.size.width
+        style = self.rich_style
+        under = index == self.cursor
+        cursor = self._style("rows--cursor" if self.has_focus else "rows--blurred")
+        if row.style == "rows--heading":
+            style += self._style(row.style)
+            text = f"  {one_line(row.cells[1])}  {one_line(row.cells[2])}"
+            return self._strip(text, style + cursor if under else style, width)
+        own = style + self._style(row.style) if row.style else style
+        dim = style + self._style("rows--dim")
+        strips = [
+            Segment(_fit(cell, wide) + " ", (part + cursor) if under else part)
+            for cell, wide, part in zip(row.cells, self._widths(width), (own, style, own, dim), strict=True)
+            if wide
+        ]
+        return Strip(strips).adjust_cell_length(width, style + cursor if under else style)
+
+
+class ValueInput(Input):
+    """The line in which a value is typed, over the value itself."""
+
+    HELP = "Type the value: it is checked while you type. Enter takes it, escape leaves the old one."
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave it as it was", id="value.leave", priority=True),
+    ]
+
+    class Left(Message):
+        """The line was left without taking what stands in it."""
+
+    def action_leave(self) -> None:
+        """Leave the old value."""
+        self.post_message(self.Left())
+
+
+class SettingForm(Container):
+    """Rows of settings, and over the one under the cursor the line in which its value is typed."""
+
+    DEFAULT_CSS = """
+    SettingForm { layers: rows over; height: 1fr; }
+    SettingForm SettingRows { layer: rows; }
+    SettingForm ValueInput { layer: over; display: none; height: 1; border: none; padding: 0; background: $surface; }
+    SettingForm ValueInput:focus { border: none; }
+    SettingForm #reason { layer: over; display: none; height: 1; background: $surface; color: $error; }
+    SettingForm .-shown { display: block; }
+    """
+
+    class Typed(Message):
+        """The text of the value that is being edited has changed."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Taken(Typed):
+        """The text is to be the value."""
+
+    class Left(Message):
+        """Editing ended without a new value."""
+
+    def __init__(self, *, empty: str = "", id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self.empty = empty
+
+    def compose(self) -> ComposeResult:
+        """Rows, line, reason."""
+        yield SettingRows(empty=self.empty, id="settings")
+        yield ValueInput(id="value", compact=True, select_on_focus=False)
+        yield Label("", id="reason", markup=False)
+
+    @property
+    def rows(self) -> SettingRows:
+        """The settings."""
+        return self.query_one(SettingRows)
+
+    @property
+    def editing(self) -> bool:
+        """Whether a value is being typed."""
+        return self.query_one(ValueInput).has_class("-shown")
+
+    def edit(self, text: str) -> None:
+        """Open the line over the value under the cursor."""
+        line, region = self.query_one(ValueInput), self.rows.value_region()
+        line.styles.offset = (region.x, region.y)
+        line.styles.width = region.width
+        with self.prevent(Input.Changed):
+            line.value = text
+        line.add_class("-shown")
+        line.cursor_position = len(text)
+        line.focus()
+
+    def complain(self, reason: str) -> None:
+        """Say below the line what is wrong with it; nothing where it is well."""
+        label, region = self.query_one("#reason", Label), self.rows.value_region()
+        below = region.y + 1 < self.rows.size.height
+        label.styles.offset = (region.x, region.y + (1 if below else -1))
+        label.styles.width = region.width
+        label.set_class(bool(reason), "-shown")
+        label.update(one_line(f"✗ {reason}") if reason else "")
+
+    def close(self) -> None:
+        """Put the line away."""
+        was = self.editing
+        self.query_one(ValueInput).remove_class("-shown")
+        self.query_one("#reason", Label).remove_class("-shown")
+        if was:
+            self.rows.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Have the text checked."""
+        event.stop()
+        if self.editing:
+            self.post_message(self.Typed(event.value))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Hand the text on."""
+        event.stop()
+        self.post_message(self.Taken(event.value))
+
+    def on_value_input_left(self) -> None:
+        """Put the line away without a new value."""
+        self.close()
+        self.post_message(self.Left())
+
+    def on_resize(self) -> None:
+        """Keep the line over its value."""
+        if self.editing:
+            region = self.rows.value_region()
+            line = self.query_one(ValueInput)
+            line.styles.offset, line.styles.width = (region.x, region.y), region.width
+
+
+def _fit(text: str, width: int) -> str:
+    text = one_line(text)
+    return f"{set_cell_size(text, width - 1)}…" if cell_len(text) > width else set_cell_size(text, width)
