@@ -60,7 +60,7 @@ def candidates(study: StudyView | None) -> list[Choice]:
 
 
 def chosen_trial(study: StudyView | None, chosen: int | None) -> int | None:
-    """The trial to begin with: the one chosen on another screen, else the front's best compromise; 0 is the original."""
+    """The trial to begin with: the one that is selected, else the front's best compromise; 0 is the original."""
     if study is None:
         return None
     if chosen is not None and (chosen == 0 or chosen in study.records):

@@ -29,6 +29,11 @@ def runs_dir() -> Path:
     return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "runs"
 
 
+def chats_dir() -> Path:
+    """Chats with models that no run is about; a run keeps its own."""
+    return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "chats"
+
+
 def cache_dir() -> Path:
     """What can be fetched or computed again."""
     return _folder("XDG_CACHE_HOME", platformdirs.user_cache_path(APP, appauthor=False))
@@ -37,3 +42,8 @@ def cache_dir() -> Path:
 def log_dir() -> Path:
     """Logs of the program itself; a run's log stands in the run's folder."""
     return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False)) / "log"
+
+
+def drafts_dir() -> Path:
+    """Changes to profiles that are not saved yet, a file each."""
+    return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False)) / "drafts"

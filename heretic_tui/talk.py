@@ -15,6 +15,12 @@ CHAT = "chat"
 Ended = Literal["", "waiting", "eos", "length", "stopped", "failed"]
 
 
+def fitting(context: int | None) -> Sampling:
+    """Sampling whose longest answer leaves at least half of the model's context to the conversation."""
+    usual = Sampling()
+    return usual if context is None else Sampling(max_tokens=max(1, min(usual.max_tokens, context // 2)))
+
+
 @dataclass
 class Answer:
     """What a candidate has said so far; `ended` is empty while it speaks, and `waiting` before it was asked."""

@@ -1,7 +1,9 @@
 """Talks as text to read, to copy and to keep."""
 
 from itertools import groupby
+from pathlib import Path
 
+from heretic_tui import paths
 from heretic_tui.formats import duration
 from heretic_tui.talk import Answer, Exchange, Talk
 
@@ -54,3 +56,35 @@ def _answer(exchange: Exchange) -> str:
     seconds = "" if answer.seconds is None else f" in {duration(answer.seconds)}"
     problem = f"\n{answer.problem}" if answer.problem else ""
     return f"## {answer.candidate.label}\n\n{answer.text}{problem}\n\n({told(answer)}{seconds}{later})"
+
+
+def keep(key: Path | str, name: str, text: str) -> None:
+    """Write a transcript beside its run, or to the data folder where the key is a model. Raises `EngineError`."""
+    from heretic_tui.engine.files import write_text
+    from heretic_tui.engine.run import Run
+
+    if isinstance(key, Path):
+        Run(key).save_chat(f"{name}.md", text)
+    else:
+        write_text(paths.chats_dir() / f"{name}.md", text)
+
+
+def kept(key: Path | str) -> list[tuple[Path, str]]:
+    """The transcripts of a run, or those of all models without one, newest first, each with its first message."""
+    from heretic_tui.engine.run import Run
+
+    if isinstance(key, Path):
+        files = Run(key).chats()
+    else:
+        folder = paths.chats_dir()
+        files = sorted(folder.glob("*.md"), reverse=True) if folder.is_dir() else []
+    return [(file, _first_message(file)) for file in files]
+
+
+def _first_message(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            beginning = lines.read(4000)
+    except OSError as error:
+        return str(error)
+    return beginning.partition("## You\n\n")[2].partition("\n\n")[0]

@@ -39,6 +39,7 @@ class ExchangeView(Vertical):
     def __init__(self, exchange: Exchange, doing: str) -> None:
         super().__init__(classes="exchange")
         self.exchange, self._doing = exchange, doing
+        self._composed = False
         self.settled = False
         """Whether all is shown that will ever be."""
 
@@ -49,11 +50,15 @@ class ExchangeView(Vertical):
         yield Static("", markup=False, classes="about")
 
     def on_mount(self) -> None:
-        """Show what there is."""
+        """Show what there is by now."""
+        self._composed = True
         self.show(self._doing)
 
     def show(self, doing: str) -> None:
         """Show the answer as far as it has come; `doing` tells what goes on where it has not begun."""
+        self._doing = doing
+        if not self._composed:
+            return
         answer = self.exchange.answer
         self.query_one(AnswerText).show(answer.text)
         self.query_one(AnswerText).display = bool(answer.text)

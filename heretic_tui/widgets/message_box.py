@@ -18,7 +18,8 @@ class MessageBox(TextArea):
     was typed stays.
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", id="chat.send", priority=True),
+        Binding("enter", "send", "Send", id="chat.send"),
+        Binding("escape", "screen.back", "Leave", id="chat.leave"),
         Binding("ctrl+j,shift+enter", "line_break", "Line break", show=False, id="chat.line-break"),
     ]
 
@@ -35,10 +36,21 @@ class MessageBox(TextArea):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id, highlight_cursor_line=False)
 
+    async def _on_key(self, event: events.Key) -> None:
+        # Not a priority binding: that one would overtake letters typed just before it.
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.action_send()
+
     def action_send(self) -> None:
-        """Send what was written; a message of nothing but spaces stays."""
+        """Send what was written; it stays in the box until somebody takes it."""
         if self.text.strip():
-            self.post_message(self.Sent(self.text.strip()))
+            self.post_message(self.Sent(self.text))
+
+    def take(self, text: str, instead: str = "") -> None:
+        """Take out what was sent, and leave what was typed after it."""
+        self.write(instead + self.text.removeprefix(text))
 
     def action_line_break(self) -> None:
         """Begin another line."""
