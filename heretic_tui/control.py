@@ -1,5 +1,6 @@
 """What the person can ask of the engine: each action once, whatever screen, key or palette entry it comes from."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from heretic_tui.worker import EngineWorker, JobEnded
 if TYPE_CHECKING:
     from heretic_tui.engine.chat import Sampling, Turn
     from heretic_tui.engine.session import Session
+    from heretic_tui.profile.schema import Profile, PromptSet
     from heretic_tui.profile.store import LoadedProfile
 
-STUDY, LOAD, EXPORT = "study", "load", "export"
+STUDY, LOAD, EXPORT, PREVIEW = "study", "load", "export", "preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +168,17 @@ class Control:
             )
 
         self.worker.submit(EXPORT, make)
+
+    def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
+        """Look at the first prompts of a set; beside an engine at work, without its model's chat template."""
+        from heretic_tui.engine.preview import preview
+
+        if not self.worker.busy:
+            self.worker.submit(PREVIEW, lambda session: preview(name, prompts, profile, session.model))
+            return
+
+        def read() -> None:
+            for event in preview(name, prompts, profile):
+                self.worker.mailbox.put(event)
+
+        threading.Thread(target=read, name="preview", daemon=True).start()

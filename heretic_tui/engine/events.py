@@ -142,6 +142,21 @@ class Exported(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """A merged export is in order: `changed` tensors are the exact edit, `identical` ones are bit for bit the source's.
+
+    `missing` names tensors of the source's files that the export lacks: tied ones, and those that the loaded class
+    does not know.
+    """
+
+    trial: int
+    tensors: int
+    changed: int
+    identical: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated(Event):
     """Scores of a model against its base."""
 
@@ -168,3 +183,17 @@ class AnswerFinished(Event):
     tokens: int
     seconds: float
     ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsPreviewed(Event):
+    """The first prompts of a set of `total`: `templated` after the model's chat template, else as they stand.
+
+    `problem` says why the set cannot be read; empty where it can.
+    """
+
+    prompt_set: str
+    total: int
+    texts: tuple[str, ...]
+    templated: bool
+    problem: str = ""

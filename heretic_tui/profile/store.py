@@ -30,15 +30,20 @@ __all__ = [
     "ProfileEntry",
     "ProfileError",
     "apply_overrides",
+    "delete",
     "difference",
     "dump",
+    "duplicate",
     "from_text",
     "list_profiles",
     "load",
+    "name_problem",
     "new",
+    "rename",
     "reset",
     "resolve",
     "save",
+    "save_as",
     "set_value",
 ]
 
@@ -164,14 +169,74 @@ def list_profiles() -> list[ProfileEntry]:
 
 def new(name: str, copy_from: str = "default") -> LoadedProfile:
     """Create a profile of the person's own, with every setting's help above it; nothing is overwritten."""
-    path = paths.profiles_dir() / f"{name}.toml"
-    if not _NAME.fullmatch(name):
-        raise ProfileError(name, [Problem(None, "", "a profile's name has letters, digits, dots, dashes, underscores")])
-    if name in _builtins() or path.exists():
-        raise ProfileError(name, [Problem(None, "", "there is a profile of this name already")])
+    path = _free(name)
     source = resolve(copy_from)
     write_text(path, commented(source.profile, f"{name}: made from {copy_from}."))
     return load(path)
+
+
+def name_problem(name: str) -> str | None:
+    """Why a profile of the person's own cannot have this name; None where it can."""
+    if not _NAME.fullmatch(name):
+        return "a profile's name has letters, digits, dots, dashes, underscores"
+    path = paths.profiles_dir() / f"{name}.toml"
+    return "there is a profile of this name already" if name in _builtins() or os.path.lexists(path) else None
+
+
+def save_as(loaded: LoadedProfile, name: str) -> LoadedProfile:
+    """Save the document as a new profile of the person's own; one made from a built-in profile says so on top."""
+    path = _free(name)
+    text = loaded.document.as_string()
+    if loaded.path is None and text.startswith("#"):
+        first, _, rest = text.partition("\n")
+        text = f"# {name}: made from {loaded.name}.\n{rest}" if first else text
+    write_text(path, text)
+    return load(path)
+
+
+def duplicate(name: str, new_name: str) -> Path:
+    """Copy a profile, valid or not, to a new one of the person's own; returns its file."""
+    path = _free(new_name)
+    builtin = _builtins().get(name)
+    if builtin is not None:
+        return save_as(from_text(builtin, name), new_name).path or path
+    write_text(path, read_text(_own(name)))
+    return path
+
+
+def rename(name: str, new_name: str) -> Path:
+    """Give a profile of the person's own another name; returns its file."""
+    old, path = _own(name), _free(new_name)
+    try:
+        old.rename(path)
+    except OSError as error:
+        raise ProfileError(name, [Problem(None, "", f"cannot be renamed: {error.strerror}")]) from error
+    return path
+
+
+def delete(name: str) -> None:
+    """Delete a profile of the person's own."""
+    try:
+        _own(name).unlink()
+    except OSError as error:
+        raise ProfileError(name, [Problem(None, "", f"cannot be deleted: {error.strerror}")]) from error
+
+
+def _free(name: str) -> Path:
+    """The file of a new profile."""
+    if problem := name_problem(name):
+        raise ProfileError(name, [Problem(None, "", problem)])
+    return paths.profiles_dir() / f"{name}.toml"
+
+
+def _own(name: str) -> Path:
+    """The file of a profile of the person's own."""
+    if name in _builtins():
+        raise ProfileError(name, [Problem(None, "", "is built in and stays as it is: save it under a name of its own")])
+    path = paths.profiles_dir() / f"{name}.toml"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        raise ProfileError(name, [Problem(None, "", "there is no such profile of your own")])
+    return path
 
 
 def difference(a: Profile, b: Profile) -> list[Difference]:

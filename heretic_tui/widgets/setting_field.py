@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -41,11 +42,27 @@ class SettingRows(Rows):
     SettingRows > .rows--changed { color: $primary; text-style: bold; }
     """
 
+    _label = 10
+    """Cells of the longest label."""
+
+    def _arrange(self) -> None:
+        room = self.size.width
+        self.columns = (
+            Column("", 1),
+            Column("", min(self._label, WIDEST_LABEL)),
+            Column("", 0),
+            Column("", max(14, min(40, room // 4)), drop=1),
+        )
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Share the room anew."""
+        self._arrange()
+        super().on_resize(event)
+
     def show_lines(self, lines: Sequence[Line], *, key: Any = None) -> None:
         """Show other settings; the cursor stays on the one it is on."""
-        label = max((cell_len(line.label) for line in lines if not line.heading), default=10)
-        label = min(label, WIDEST_LABEL)
-        self.columns = (Column("", 1), Column("", label), Column("", 0), Column("", 22, drop=1))
+        self._label = max((cell_len(line.label) for line in lines if not line.heading), default=10)
+        self._arrange()
         styles = {"●": "rows--mark", "*": "rows--changed"}
         self.show(
             [
