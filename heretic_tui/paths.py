@@ -39,11 +39,16 @@ def cache_dir() -> Path:
     return _folder("XDG_CACHE_HOME", platformdirs.user_cache_path(APP, appauthor=False))
 
 
+def state_dir() -> Path:
+    """What the program keeps from one time to the next without being asked."""
+    return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False))
+
+
 def log_dir() -> Path:
     """Logs of the program itself; a run's log stands in the run's folder."""
-    return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False)) / "log"
+    return state_dir() / "log"
 
 
 def drafts_dir() -> Path:
     """Changes to profiles that are not saved yet, a file each."""
-    return _folder("XDG_STATE_HOME", platformdirs.user_state_path(APP, appauthor=False)) / "drafts"
+    return state_dir() / "drafts"

@@ -1,0 +1,95 @@
+"""Will a model fit: an estimate of the memory that it takes, before it is loaded.
+
+All in bytes, for P parameters of which E are in embeddings and head and W in residual writers, a batch of B rows
+of T tokens (prompt and response), V words in the vocabulary, d wide, s bytes a value:
+
+    weights = s P                            or, with 4-bit weights, 0.52 (P - E) + 2 E
+    cache   = B T (cache bytes of a token) s / 2
+    working = B V (s + 8)                    logits, and float32 twice for their log-softmax
+            + 16 B T d s                     what a decoder layer computes on the way
+            + s W                            on the host only: the writers' original values lie beside the weights
+            + 0.5 GB                         on a card only: CUDA's own
+"""
+
+from dataclasses import dataclass
+
+from heretic_tui.engine.checkpoint import CheckpointFacts
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.memory import HOST, MemoryReading
+from heretic_tui.formats import size
+
+VALUE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+FOUR_BIT_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes of a value in NF4 with double quantization: a scale of 8 bits for every 64 values, one of 32 for 256 scales."""
+ACTIVATIONS = 16
+"""Values of a row's width that live at once while a layer runs: stream, attention, and an MLP of about three widths."""
+CUDA_CONTEXT = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Bytes that a model would take on `device` (weights, key-value cache, working memory) and bytes free there."""
+
+    weights: int
+    cache: int
+    working: int
+    free: int
+    device: str
+
+    @property
+    def needed(self) -> int:
+        """Bytes taken in all."""
+        return self.weights + self.cache + self.working
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is no more than there is."""
+        return self.needed <= self.free
+
+
+def estimate_fit(
+    facts: CheckpointFacts,
+    batch_size: int,
+    tokens: int,
+    reading: MemoryReading,
+    *,
+    four_bit: bool,
+    value_bytes: int = 2,
+) -> Fit:
+    """Estimate the memory for `batch_size` rows of `tokens` tokens, prompt and response together.
+
+    `value_bytes` is what a value takes in the type that the model is loaded in; see `value_bytes_of`.
+    Raises `EngineError` where the files do not tell how large the model is.
+    """
+    parameters = facts.parameters or facts.size // VALUE_BYTES.get(facts.dtype, 2)
+    if not parameters:
+        raise EngineError(f"The files of {facts.name} do not tell how large it is.", "Download or copy its weights.")
+    value_bytes = 2 if four_bit else value_bytes
+    weights = parameters * value_bytes
+    if four_bit:
+        kept = min(parameters, facts.embedding_parameters or facts.vocabulary * facts.width)
+        weights = round((parameters - kept) * FOUR_BIT_BYTES) + 2 * kept
+    working = batch_size * facts.vocabulary * (value_bytes + 8)
+    working += ACTIVATIONS * batch_size * tokens * facts.width * value_bytes
+    working += facts.writer_parameters * value_bytes if reading.device == HOST else CUDA_CONTEXT
+    return Fit(
+        weights=weights,
+        cache=batch_size * tokens * facts.cache_bytes_per_token * value_bytes // 2,
+        working=working,
+        free=reading.free,
+        device=reading.device,
+    )
+
+
+def value_bytes_of(facts: CheckpointFacts, dtype: str) -> int:
+    """Bytes of a value when the model is loaded with this data type; `auto` takes the type that it is stored in."""
+    if dtype == "auto" and facts.name.endswith(".gguf"):
+        return 4  # the library unpacks GGUF to float32
+    return VALUE_BYTES.get(facts.dtype if dtype == "auto" else dtype, 2)
+
+
+def fit_text(fit: Fit) -> str:
+    """One line for people: whether it fits, and what it takes."""
+    parts = f"weights {size(fit.weights)}, cache {size(fit.cache)}, working {size(fit.working)}"
+    verdict = "fits" if fit.fits else "does not fit"
+    return f"{verdict}: needs {size(fit.needed)} ({parts}), {size(fit.free)} free on {fit.device}"
