@@ -1,6 +1,5 @@
 """Who can answer, and which trial comes first: the choices of the chat and the export, as plain rows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,8 +52,8 @@ def candidates(study: StudyView | None) -> list[Choice]:
     found = trials(study)
     others = [
         Choice(Original(), ("  original", *figures(None, study))),
-        Choice("removed", ("  one layer's direction removed, at a strength …", *blank)),
-        Choice("added", ("  one layer's direction added, at a strength …", *blank)),
+        Choice("removed", ("  a direction removed …", *blank)),
+        Choice("added", ("  a direction added …", *blank)),
     ]
     return [*(one for one in found if one.best), *others, *(one for one in found if not one.best)]
 
@@ -77,19 +76,18 @@ def first_candidates(study: StudyView | None, chosen: int | None) -> tuple[Candi
     return OfTrial(trial), Original()
 
 
-def caption(candidate: Candidate, study: StudyView | None) -> str:
-    """A candidate's name, with a star for the front and its scores."""
+def caption(candidate: Candidate, study: StudyView | None, *, short: bool = False) -> str:
+    """A candidate's name, with a star for the front and its scores; `short` leaves out what a count is called."""
     if study is None or not isinstance(candidate, OfTrial | Original):
         return candidate.label
-    if isinstance(candidate, Original):
-        return " · ".join([candidate.label, *_scores(None, study)])
-    record = study.records.get(candidate.trial)
-    if record is None:
+    trial = candidate.trial if isinstance(candidate, OfTrial) else 0
+    record = study.records.get(trial)
+    if trial and record is None:
         return candidate.label
-    star = "★ " if candidate.trial in study.on_front else ""
-    return " · ".join([f"{star}{candidate.label}", *_scores(record, study)])
-
-
-def _scores(record: TrialRecord | None, study: StudyView) -> Sequence[str]:
-    pairs = zip(titles(study), figures(record, study), strict=True)
-    return [f"{title} {figure}" for title, figure in pairs if figure]
+    named = [
+        f"{title} {figure}" if not (short and "/" in figure) else figure
+        for title, figure in zip(titles(study), figures(record, study), strict=True)
+        if figure
+    ]
+    star = "★ " if trial in study.on_front else ""
+    return " · ".join([f"{star}{candidate.label}", *named])

@@ -185,7 +185,8 @@ class ChatScreen(FrameScreen):
             return
         talk = self.talk
         doing = self._doing(talk) if talk else ("", "")
-        captions = [caption(one.candidate, self.state.study) for one in talk.columns] if talk else ["", ""]
+        short = talk is not None and talk.two and self.size.width < 100
+        captions = [caption(one.candidate, self.state.study, short=short) for one in talk.columns] if talk else ["", ""]
         looks = (id(talk), talk and (talk.version, talk.two, talk.sampling, talk.system), doing, captions, self._active)
         now = (*looks, self._draft is None, self._paused and not self.control.studying, self.size.width)
         if now == self._drawn:
@@ -316,7 +317,7 @@ class ChatScreen(FrameScreen):
     def action_back(self) -> None:
         """Stop an answer at once; else leave editing, the box, or go back to it."""
         talking = self.state.talking
-        if talking is not None and talking.busy and talking is self.talk:
+        if talking is not None and talking.busy and talking is self.talk and not talking.stopping:
             self._stop(talking)
         else:
             super().action_back()

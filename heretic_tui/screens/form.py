@@ -40,8 +40,7 @@ class Form(ModalScreen[Values | None]):
     Form Grid Label { width: 100%; }
     Form .form--hint { color: $text-muted; height: auto; }
     Form .form--hint.-wrong { color: $error; }
-    Form Grid Input { margin: 0; height: 1; border: none; background: $boost; padding: 0 1; }
-    Form Grid Input:focus { background: $block-cursor-background; }
+    Form Grid Input { background: $panel; }
     Form TextArea { height: 5; margin-bottom: 1; }
     Form VerticalScroll { height: auto; max-height: 100%; }
     """
@@ -62,7 +61,7 @@ class Form(ModalScreen[Values | None]):
                 for field in self.fields:
                     if not field.long:
                         yield Label(one_line(field.label), markup=False)
-                        yield Input(field.value, id=f"field-{field.key}", select_on_focus=False)
+                        yield Input(field.value, id=f"field-{field.key}", select_on_focus=False, compact=True)
                         yield Label("", id=f"hint-{field.key}", markup=False, classes="form--hint")
             yield Label("tab: next · enter or ctrl+s: take it · esc: cancel", classes="dialog--hint", markup=False)
 

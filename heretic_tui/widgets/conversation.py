@@ -81,7 +81,8 @@ def about_answer(answer: Answer, doing: str) -> str:
         return f"{label} was not asked this yet · r asks"
     if answer.ended == "failed":
         return f"✗ {label} failed: {one_line(answer.problem)} · r asks again"
-    return f"{label} · {told(answer)}"
+    again = " · r asks again" if answer.ended == "stopped" else ""
+    return f"{label} · {told(answer)}{again}"
 
 
 class ConversationColumn(VerticalScroll, can_focus=True):
@@ -103,7 +104,9 @@ class ConversationColumn(VerticalScroll, can_focus=True):
 
     def compose(self) -> ComposeResult:
         """What is said where nothing was said yet."""
-        yield Static("", markup=False, classes="empty hint")
+        # As high as the column at least: an anchored container would put a short conversation at its foot.
+        with Vertical(classes="conversation"):
+            yield Static("", markup=False, classes="empty hint")
 
     def on_mount(self) -> None:
         """Follow the end."""
@@ -118,6 +121,7 @@ class ConversationColumn(VerticalScroll, can_focus=True):
         hint.display = not exchanges
         if not exchanges:
             hint.update(plain(empty))
+        inner = self.query_one(".conversation", Vertical)
         same = zip(self._views, exchanges, strict=False)
         kept = next((index for index, (view, exchange) in enumerate(same) if view.exchange is not exchange), None)
         if kept is None:
@@ -126,9 +130,9 @@ class ConversationColumn(VerticalScroll, can_focus=True):
             if not view.settled:
                 view.show(doing)
         if dropped := self._views[kept:]:
-            self.remove_children(dropped)
+            inner.remove_children(dropped)
         fresh = [ExchangeView(exchange, doing) for exchange in exchanges[kept:]]
         self._views[kept:] = fresh
         if fresh:
-            self.mount_all(fresh)
+            inner.mount_all(fresh)
             self.anchor()
