@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,11 +16,13 @@ from tomlkit.exceptions import TOMLKitError
 from heretic_tui import paths
 from heretic_tui.profile import forms
 from heretic_tui.profile.files import read_text, write_text
+from heretic_tui.profile.insertion import with_key
+from heretic_tui.profile.lines import Path as KeyPath
 from heretic_tui.profile.lines import lines_of
 from heretic_tui.profile.notes import notes
 from heretic_tui.profile.overrides import KeyProblem, key_path, override, put
-from heretic_tui.profile.problems import Problem, ProfileError, nearest, problems_of
-from heretic_tui.profile.render import commented, dump
+from heretic_tui.profile.problems import Problem, ProfileError, dotted, nearest, problems_of
+from heretic_tui.profile.render import commented, dump, toml
 from heretic_tui.profile.schema import Profile
 
 __all__ = [
@@ -132,12 +134,30 @@ def set_value(loaded: LoadedProfile, dotted_key: str, value: Any) -> LoadedProfi
     """The profile with one setting changed in its document; None takes the setting out of it."""
     if value is None:
         return reset(loaded, dotted_key)
-    document = tomlkit.parse(loaded.document.as_string())
+    text = loaded.document.as_string()
+    document = tomlkit.parse(text)
     try:
-        put(document, key_path(dotted_key), value, loaded.profile)
+        path = key_path(dotted_key)
+        put(document, path, value, loaded.profile)
     except KeyProblem as error:
         raise ProfileError(loaded.name, [error.problem]) from error
+    if isinstance(path[-1], str) and not isinstance(value, Mapping):
+        document = _in_its_place(text, loaded, path, value) or document
     return _changed(loaded, document)
+
+
+def _in_its_place(text: str, loaded: LoadedProfile, path: KeyPath, value: Any) -> tomlkit.TOMLDocument | None:
+    """The document with a key that it did not have; None where it has it, or where the key needs more than a line."""
+    data = loaded.document.unwrap()
+    table: Any = data
+    for part in path[:-1]:
+        table = table.get(part) if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping) or path[-1] in table:
+        return None
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return None
+    found = with_key(text, data, path[:-1], f"{dotted(path[-1:])} = {toml(value)}")
+    return tomlkit.parse(found) if found is not None else None
 
 
 def reset(loaded: LoadedProfile, dotted_key: str) -> LoadedProfile:
