@@ -22,7 +22,7 @@ from heretic_tui.preferences import Preferences, write_preference
 from heretic_tui.screens.dialogs import Confirm
 from heretic_tui.screens.frame import SCREENS, FrameScreen
 from heretic_tui.state import StudyView
-from heretic_tui.widgets.status_line import Status
+from heretic_tui.widgets.status_line import Status, StatusLine
 from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class HereticApp(App[None]):
         screen.show_status(self.status())
 
     def _frame(self) -> FrameScreen | None:
-        """The mode's own screen, where it is ready."""
+        """The mode's own screen, while its widgets are there: not before it is composed, nor while the app ends."""
         stack = self.screen_stack
         screen = stack[0] if stack else None
-        return screen if isinstance(screen, FrameScreen) and screen.is_mounted else None
+        return screen if isinstance(screen, FrameScreen) and screen.ready and screen.query(StatusLine) else None
 
     def status(self) -> Status:
         """What the top line tells."""

@@ -77,9 +77,17 @@ class FrameScreen(Screen[None]):
             words = f"{one_line(failure.cause)} {one_line(failure.remedy)}".strip()
             bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$text-muted")))
 
+    ready = False
+    """Whether the widgets are there."""
+
+    def on_mount(self) -> None:
+        """From now on the engine's news can be shown."""
+        self.ready = True
+
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""
-        self.engine_changed(())
+        if self.ready:
+            self.engine_changed(())
 
     def action_traceback(self) -> None:
         """Show where the last failure happened."""

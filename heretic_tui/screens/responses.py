@@ -16,6 +16,7 @@ from heretic_tui.engine.records import Label, Response, Score
 from heretic_tui.formats import heading, one_line, plain
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.rows import Column, Row, Rows
+from heretic_tui.widgets.text import data
 
 SIGNS = {Label.ANSWER: "·", Label.REFUSAL: "✗", Label.DEGENERATE: "≈"}
 NEXT = {None: Label.ANSWER, Label.ANSWER: Label.REFUSAL, Label.REFUSAL: Label.DEGENERATE, Label.DEGENERATE: None}
@@ -190,17 +191,17 @@ class ResponsesScreen(Screen[None]):
             return
         response, before = pages.responses[index], pages.before(index)
         self.query_one("#prompt", Static).update(plain(response.prompt))
-        self.query_one("#promptbox").border_subtitle = one_line(response.prompt_set)
+        self.query_one("#promptbox").border_subtitle = data(response.prompt_set)
         self.query_one("#own", Static).update(_lit(response))
         own = self.query_one("#ownbox")
         own.border_title = "Original model" if pages.trial == 0 else f"Trial {pages.trial}"
-        own.border_subtitle = _words(response, pages.overruled.get(index))
+        own.border_subtitle = data(_words(response, pages.overruled.get(index)))
         base = self.query_one("#basebox")
         base.display = pages.trial != 0
         base.border_title = "Original model"
         if before is not None:
             self.query_one("#base", Static).update(_lit(before))
-            base.border_subtitle = _words(before, None)
+            base.border_subtitle = data(_words(before, None))
         else:
             self.query_one("#base", Static).update("")
 

@@ -21,6 +21,7 @@ from heretic_tui.widgets.memory_gauge import Gauge, MemoryGauge
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Rows
 from heretic_tui.widgets.scatter import Scatter
+from heretic_tui.widgets.text import data
 
 if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
@@ -113,7 +114,8 @@ class StudyScreen(FrameScreen):
 
     def engine_changed(self, events: Sequence[Event]) -> None:
         """Note that something changed; what changes quickly is shown at once."""
-        if not events or any(not event.replaceable for event in events):
+        waiting = self.study is None or not self.study.records
+        if not events or waiting or any(not event.replaceable for event in events):
             self._stale = True
         if not events:
             self._redraw()
@@ -150,8 +152,8 @@ class StudyScreen(FrameScreen):
         chosen = best if self.control.trial is None else self.control.trial
         table.show(trials.rows(study, self.order, front_only=self.front_only), key=chosen)
         what = "front of " if self.front_only else ""
-        panel.border_title = f"{one_line(study.name)} · {what}{len(study.records)}/{study.wanted} trials"
-        panel.border_subtitle = self._words_of_state(study)
+        panel.border_title = data(f"{study.name} · {what}{len(study.records)}/{study.wanted} trials")
+        panel.border_subtitle = data(self._words_of_state(study))
 
     def _words_of_state(self, study: StudyView) -> str:
         order = "" if self.front_only else trials.order_name(study, self.order)
@@ -194,7 +196,7 @@ class StudyScreen(FrameScreen):
             trials.weights(record, study.layers) if record and study.layers else (),
             record.parameters.direction_index if record else None,
         )
-        box.border_title = trials.headline(study) or "Scatter"
+        box.border_title = data(trials.headline(study) or "Scatter")
         box.border_subtitle = self._history(study)
 
     def _history(self, study: StudyView) -> str:

@@ -37,6 +37,7 @@ class Line:
 class SettingRows(Rows):
     """The settings of a group; the parts of a line are told apart by weight and colour besides their place."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "choose", "Edit", id="profile.edit")]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--changed"}
     DEFAULT_CSS = """
     SettingRows > .rows--changed { color: $primary; text-style: bold; }
@@ -94,7 +95,7 @@ class SettingRows(Rows):
         cursor = self._style("rows--cursor" if self.has_focus else "rows--blurred")
         if row.style == "rows--heading":
             style += self._style(row.style)
-            text = f"  {one_line(row.cells[1])}  {one_line(row.cells[2])}"
+            text = f"{one_line(row.cells[1])}  {one_line(row.cells[2])}"
             return self._strip(text, style + cursor if under else style, width)
         own = style + self._style(row.style) if row.style else style
         dim = style + self._style("rows--dim")
@@ -131,7 +132,7 @@ class SettingForm(Container):
     SettingForm ValueInput { layer: over; display: none; height: 1; border: none; padding: 0; background: $surface; }
     SettingForm ValueInput:focus { border: none; }
     SettingForm #reason { layer: over; display: none; height: 1; background: $surface; color: $error; }
-    SettingForm .-shown { display: block; }
+    SettingForm ValueInput.-shown, SettingForm #reason.-shown { display: block; }
     """
 
     class Typed(Message):

@@ -41,6 +41,11 @@ class TextView(VerticalScroll, can_focus=True):
         ]
         self.query_one(Static).update(Content.assemble(*parts))
         if mark is not None:
+            self.call_after_refresh(self._bring, mark)
+
+    def _bring(self, mark: int) -> None:
+        """Scroll to a line; only once the text is laid out, the lines above it have their height."""
+        if mark < len(self.lines):
             width = max(1, self.scrollable_content_region.width)
-            above = sum(max(1, ceil(cell_len(text) / width)) for text, _ in lines[:mark])
+            above = sum(max(1, ceil(cell_len(text) / width)) for text, _ in self.lines[:mark])
             self.scroll_to(y=max(0, above - self.size.height // 2), animate=False)
