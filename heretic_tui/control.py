@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heretic_tui import exports
 from heretic_tui.engine.events import Event
 from heretic_tui.preferences import Preferences
 from heretic_tui.state import State, StudyView
@@ -18,19 +18,7 @@ if TYPE_CHECKING:
     from heretic_tui.profile.schema import Profile, PromptSet
     from heretic_tui.profile.store import LoadedProfile
 
-STUDY, LOAD, EXPORT, PREVIEW = "study", "load", "export", "preview"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportOrder:
-    """What is to be exported, and how."""
-
-    trial: int
-    to: Path
-    adapter: bool = False
-    overwrite: bool = False
-    dtype: str | None = None
-    max_shard_size: str | None = None
+STUDY, LOAD, PREVIEW = "study", "load", "preview"
 
 
 class Control:
@@ -149,7 +137,7 @@ class Control:
 
         self.worker.submit(CHAT, make)
 
-    def export(self, path: Path, order: ExportOrder) -> None:
+    def export(self, path: Path, order: exports.ExportOrder) -> None:
         """Write a trial's model or adapter to a folder."""
 
         def make(session: "Session") -> Any:
@@ -164,10 +152,12 @@ class Control:
                 overwrite=order.overwrite,
                 dtype=order.dtype,
                 max_shard_size=order.max_shard_size,
+                verify_scores=order.measure,
                 load=session.load,
             )
 
-        self.worker.submit(EXPORT, make)
+        self.state.export = exports.asked(order)
+        self.worker.submit(exports.EXPORT, make)
 
     def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
         """Look at the first prompts of a set; beside an engine at work, without its model's chat template."""

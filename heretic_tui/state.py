@@ -10,6 +10,7 @@ from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.front import Objective, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
+from heretic_tui.exports import ExportView
 from heretic_tui.formats import duration, heading, size
 from heretic_tui.talk import Talk
 from heretic_tui.worker import Failure, JobEnded, JobStarted
@@ -128,7 +129,8 @@ class State:
     """The run that the screens are about."""
     running: Path | None = None
     """The run that the engine works on."""
-    exported: events.Exported | None = None
+    export: ExportView | None = None
+    """The export that was asked for last."""
     talks: dict[Path | str, Talk] = field(default_factory=dict)
     """The talk of each run, or of each model without one."""
     talking: Talk | None = None
@@ -151,6 +153,8 @@ class State:
         study = self.studies.get(self.running) if self.running else None
         if self.talking is not None:
             self.talking.apply(event)
+        if self.export is not None:
+            self.export.apply(event)
         match event:
             case JobStarted():
                 self.activity = Activity(event.title, time.monotonic())
@@ -172,7 +176,6 @@ class State:
             case events.RunOpened():
                 self._opened(event)
             case events.Exported():
-                self.exported = event
                 self.say(f"trial {event.trial} is in {event.to} ({size(event.size)})")
             case _ if study is not None:
                 self._studied(study, event)
