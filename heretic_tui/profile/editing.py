@@ -11,7 +11,7 @@ from heretic_tui.profile.lines import Path, lines_of
 from heretic_tui.profile.overrides import KeyProblem, key_path
 from heretic_tui.profile.problems import Problem, ProfileError, dotted
 from heretic_tui.profile.render import toml
-from heretic_tui.profile.settings import Setting
+from heretic_tui.profile.settings import Setting, settings
 from heretic_tui.profile.store import LoadedProfile
 
 Notation = Literal["toggle", "choice", "word", "text", "lines", "pairs", "body", "tables", "toml"]
@@ -59,6 +59,15 @@ def notation(field: Field) -> Notation:
             return "toml"
         case _:
             return "word"
+
+
+def hint(field: Field, kind: Notation) -> str:
+    """What is to be known for typing a value in a notation."""
+    below = [one for one in settings() if one.key.startswith(f"{field.key}[].") and one.choices]
+    choices = [f"{one.key.rpartition('.')[2]}: {' | '.join(one.choices)}" for one in below]
+    if field.setting.choices:
+        choices.append(" | ".join(field.setting.choices))
+    return "\n".join([f"{field.setting.help} {HINTS.get(kind, '')}".strip(), *choices])
 
 
 def written(value: Any, kind: Notation, key: str = "value") -> str:
@@ -120,7 +129,7 @@ def put(loaded: LoadedProfile, field: Field, value: Any) -> LoadedProfile:
 
 def to_default(loaded: LoadedProfile, field: Field) -> LoadedProfile:
     """The profile with a setting back at the default that the form shows. Raises `ProfileError`."""
-    if field.path[0] == "scorers" and len(field.path) > 1:
+    if not field.has_default:
         raise ProfileError(loaded.name, [Problem(None, field.key, "has no default: reset `scorers` as a whole")])
     done = store.reset(loaded, field.key)
     # Without it, the rest of a prompt set that stands in the file has the plain defaults, not those of the set.
@@ -220,7 +229,7 @@ def _document(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = getattr(error, "lineno", None) or _line_said(str(error))
+        line = _line_said(str(error)) or len(text.splitlines())
         raise ProfileError("", [Problem(line, "", f"not valid TOML: {_said(error)}")]) from error
 
 

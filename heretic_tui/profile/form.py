@@ -16,7 +16,7 @@ from heretic_tui.profile.scorers import TABLES, plugin_of
 from heretic_tui.profile.settings import Setting, setting_at, settings
 from heretic_tui.profile.store import Difference, LoadedProfile, difference
 
-IDLE_GROUP = "without effect"
+IDLE_GROUP = "no effect"
 """The group of the settings that files of the reference tool may hold and that do nothing here."""
 UNSET = "not set"
 
@@ -56,6 +56,11 @@ class Field:
         return bool(self.value != self.default)
 
     @property
+    def has_default(self) -> bool:
+        """Whether it can be put back on its own: an element of a list cannot."""
+        return not (self.path[0] == "scorers" and len(self.path) > 1)
+
+    @property
     def sign(self) -> str:
         """Its mark: `●` differs from the file, `*` from the default."""
         return "●" if self.unsaved else "*" if self.changed else ""
@@ -70,6 +75,8 @@ class Field:
         """What its value is compared with: the file's where they differ, else the default."""
         if self.unsaved:
             return f"was {value_text(self.saved, self.setting)}"
+        if not self.has_default:
+            return ""
         return f"default {value_text(self.default, self.setting)}" if self.changed else "default"
 
 
@@ -179,7 +186,8 @@ def facts(field: Field) -> list[str]:
         found.append(f"at most {int(one.maximum) if one.maximum == int(one.maximum) else one.maximum}")
     if one.unit:
         found.append(f"in {one.unit}")
-    found.append(f"default: {value_text(field.default, one)}")
+    if field.has_default:
+        found.append(f"default: {value_text(field.default, one)}")
     return found
 
 
@@ -251,7 +259,7 @@ def _paths(one: Setting, profile: Profile) -> Iterator[Path]:
 
 def _default(one: Setting, path: Path, values: Any, profile: Profile) -> Any:
     if path[0] == "scorers" and len(path) > 1:
-        return at(values, path)
+        return at(values, path)  # it has none
     if path[0] == "scorer" and path[1] not in TABLES:
         return at(values, ("scorer", plugin_of(str(path[1])) or "", *path[2:]), one.default)
     return one.default_1_4 if profile.form == "1.4" else one.default

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from heretic_tui.profile.store import Difference, LoadedProfile
 
 SIGNS = {"+": "$success", "-": "$error", "@": "$primary", " ": "$text-muted"}
+WIDE = 132
+"""Columns from which on the form and a view of its text stand side by side."""
 TABLE = "[]"
 """Opens the key of a table's heading in the list of settings."""
 
@@ -50,7 +52,14 @@ class ProfileScreen(ProfileFiles):
         Binding("slash", "filter", "Find", key_display="/", id="profile.filter", tooltip="Find a setting"),
         Binding("t", "view('toml')", "TOML", id="profile.toml", tooltip="The TOML that it will become"),
         Binding("d", "view('difference')", "Diff", id="profile.difference", tooltip="The difference to the saved file"),
-        Binding("v", "view('prompts')", "Prompts", id="profile.prompts", tooltip="The first prompts of a prompt set"),
+        Binding(
+            "v",
+            "view('prompts')",
+            "Prompts",
+            show=False,
+            id="profile.prompts",
+            tooltip="The first prompts of a prompt set",
+        ),
         Binding("f", "view('run')", "Run", show=False, id="profile.run", tooltip="Where the shown run differs"),
         Binding("b", "start", "Begin", id="profile.start", tooltip="Begin a study with this profile"),
         Binding("u", "undo", "Undo", show=False, id="profile.undo", tooltip="Take the last change back"),
@@ -63,7 +72,7 @@ class ProfileScreen(ProfileFiles):
 
     def __init__(self) -> None:
         super().__init__()
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (132, "-wide")]
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
         self.fields: dict[str, Field] = {}
         self.words = ""
@@ -94,6 +103,8 @@ class ProfileScreen(ProfileFiles):
         """Read the profile."""
         self.query_one("#groups-panel").border_title = "Groups"
         self.query_one(SettingRows).focus()
+        if self.app.size.width >= WIDE:
+            self.action_view("toml")
         self.begin()
 
     def on_screen_resume(self) -> None:
@@ -106,6 +117,10 @@ class ProfileScreen(ProfileFiles):
             self.begin(str(chosen.path or chosen.name))
         else:
             self.look_at_disk()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While a line is typed, the keys belong to it."""
+        return not (isinstance(self.focused, Input) and action in {"filter", "save"})
 
     # Show
 
@@ -128,7 +143,7 @@ class ProfileScreen(ProfileFiles):
         changes = (
             f"{count} unsaved change{'s' if count != 1 else ''}" if count else "unsaved text" if draft.unsaved else ""
         )
-        words = "built in, saved under a name of your own" if draft.builtin else str(draft.saved.path)
+        words = "built in · saving asks for a name of your own" if draft.builtin else str(draft.saved.path)
         parts: list[Any] = [(one_line(draft.name), "bold $primary"), (f"  {one_line(words)}", "$text-muted")]
         if changes:
             parts.append((f"  ● {changes}", "bold $accent"))
@@ -380,16 +395,13 @@ class ProfileScreen(ProfileFiles):
         if draft is None:
             return
         text = editing.written(field.value, kind, str(field.path[-1]))
-        words = f"{field.setting.help} {editing.HINTS.get(kind, '')}".strip()
-        if field.setting.kind == "list" and field.setting.choices:
-            words += f" Choices: {', '.join(field.setting.choices)}."
         check = partial(_wrong, draft.loaded, field, kind)
 
         def then(text: str | None) -> None:
             if text is not None:
                 self.change(lambda loaded: editing.attempt(loaded, field, text, kind))
 
-        self.app.push_screen(EditValue(field.key, words, text, check), then)
+        self.app.push_screen(EditValue(field.key, editing.hint(field, kind), text, check), then)
 
     def action_edit_text(self) -> None:
         """Edit the value under the cursor, or the whole table, as TOML."""
@@ -596,7 +608,9 @@ class ProfileScreen(ProfileFiles):
 
 def _boxed(field: "Field") -> str:
     """A flag looks like one."""
-    return f"[{'x' if field.value else ' '}] {field.text}" if field.setting.kind == "flag" else field.text
+    if field.setting.kind != "flag":
+        return field.text
+    return f"[{'-' if field.value is None else 'x' if field.value else ' '}] {field.text}"
 
 
 def _wrong(loaded: "LoadedProfile", field: "Field", kind: Any, text: str) -> list[str]:

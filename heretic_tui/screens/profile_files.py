@@ -34,14 +34,15 @@ class ProfileFiles(FrameScreen):
     """The half of the profile screen that deals with files; `draft` is the profile that is edited."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s,ctrl+s", "save", "Save", key_display="s", id="profile.save", tooltip="Save the profile"),
+        Binding("s", "save", "Save", id="profile.save", tooltip="Save the profile"),
+        Binding("ctrl+s", "save", "Save", show=False, id="profile.save-anywhere", tooltip="Save the profile"),
         Binding("o", "open", "Open", id="profile.open", tooltip="Choose another profile"),
         Binding("a", "save_as", "Save as", show=False, id="profile.save-as", tooltip="Save under another name"),
         Binding("D", "duplicate", "Duplicate", show=False, id="profile.duplicate", tooltip="Duplicate this profile"),
         Binding("R", "rename", "Rename", show=False, id="profile.rename", tooltip="Rename this profile"),
         Binding("X", "delete", "Delete", show=False, id="profile.delete", tooltip="Delete this profile"),
         Binding("ctrl+r", "revert", "Revert", show=False, id="profile.revert", tooltip="Reset all to what is saved"),
-        Binding("e", "edit_outside", "Editor", id="profile.editor", tooltip="Open in $VISUAL or $EDITOR"),
+        Binding("e", "edit_outside", "Editor", show=False, id="profile.editor", tooltip="Open in $VISUAL or $EDITOR"),
     ]
 
     def __init__(self) -> None:
