@@ -1,7 +1,7 @@
 """What the person can ask of the engine: each action once, whatever screen, key or palette entry it comes from."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +124,15 @@ class Control:
     def chat(self, turns: "Sequence[Turn]", sampling: "Sampling") -> None:
         """Let every candidate of `turns` answer its conversation, one after the other."""
         path, name = self.state.shown, self.model_name
-        loaded = self.profile
+        loaded, talk = self.profile, self.state.talking
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
             from heretic_tui.engine.run import Run
             from heretic_tui.profile import store
 
+            if talk is not None and talk.stopping:
+                return _nothing()
             run = Run(path) if path else None
             profile = run.profile if run else (loaded or store.resolve(None)).profile
             return pipeline.chat(run.model_name if run else str(name), profile, run, turns, sampling, load=session.load)
@@ -139,11 +141,14 @@ class Control:
 
     def export(self, path: Path, order: exports.ExportOrder) -> None:
         """Write a trial's model or adapter to a folder."""
+        view = self.state.export = exports.asked(order)
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
             from heretic_tui.engine.run import Run
 
+            if view.stopping:
+                return _nothing()
             return pipeline.export(
                 Run(path),
                 order.trial,
@@ -156,7 +161,6 @@ class Control:
                 load=session.load,
             )
 
-        self.state.export = exports.asked(order)
         self.worker.submit(exports.EXPORT, make)
 
     def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
@@ -172,3 +176,8 @@ class Control:
                 self.worker.mailbox.put(event)
 
         threading.Thread(target=read, name="preview", daemon=True).start()
+
+
+def _nothing() -> Iterator[Event]:
+    """A job that was called off before it began."""
+    yield from ()

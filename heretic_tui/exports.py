@@ -170,9 +170,7 @@ def written(found: events.Exported, seconds: float | None) -> str:
 def measured(found: events.Evaluated, expected: Mapping[str, Score]) -> str:
     """The scores of the written model, loaded afresh, and whether they are the trial's."""
     figures = ", ".join(f"{heading(name)} {score.text}" for name, score in found.scores.items())
-    differing = [
-        name for name, score in found.scores.items() if name in expected and score.text != expected[name].text
-    ]
+    differing = [name for name, score in found.scores.items() if name in expected and score.text != expected[name].text]
     if not differing:
         return f"Measured again: {figures}, as in the trial."
     trial = ", ".join(f"{heading(name)} {expected[name].text}" for name in differing)

@@ -22,7 +22,7 @@ from heretic_tui.screens.chat_dialogs import sampling, settings_form, steered, s
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.screens.form import Values
 from heretic_tui.screens.frame import FrameScreen
-from heretic_tui.talk import Talk, fitting
+from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import keep, kept, transcript
 from heretic_tui.widgets.conversation import ConversationColumn
 from heretic_tui.widgets.message_box import MessageBox
@@ -236,7 +236,7 @@ class ChatScreen(FrameScreen):
             return "stopping …", "stopping …"
         if not talk.started:
             current = self.control.worker.current
-            words = f"waits for the engine ({current})" if current not in {None, "chat"} else "waits for the engine"
+            words = f"waits for the engine ({current})" if current not in {None, CHAT} else "waits for the engine"
             return words, words
         activity = self.state.activity
         loading = "reads …" if self.state.model else "the model is loaded first …"
@@ -323,8 +323,8 @@ class ChatScreen(FrameScreen):
             super().action_back()
 
     def _stop(self, talk: Talk) -> None:
-        talk.stopping = True
-        if talk.started:
+        talk.stopping = True  # called off where it has not begun
+        if self.control.worker.current == CHAT:
             self.control.stop()
         self._draw()
 
