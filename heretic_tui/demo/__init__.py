@@ -4,5 +4,5 @@ from pathlib import Path
 from typing import Final
 
 DEMO_DIR: Final = Path(__file__).resolve().parent
-MODEL_DIR: Final = DEMO_DIR / "model"
+MODEL_DIR: Final = DEMO_DIR / "demo-llama"
 PROMPTS_DIR: Final = DEMO_DIR / "prompts"

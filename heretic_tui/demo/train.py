@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from heretic_tui.demo import DEMO_DIR
+from heretic_tui.demo import DEMO_DIR, MODEL_DIR
 from heretic_tui.demo.dialogues import (
     DEFAULT_SYSTEM_PROMPT,
     Message,
@@ -312,7 +312,7 @@ def train(plan: TrainingPlan, out: Path) -> None:
     model = build_model(plan, tokenizer)
     log.info("%d parameters, %d tokens", model.num_parameters(), len(tokenizer))
     train_model(plan, model, batches(plan, tokenizer))
-    size = save(model, tokenizer, out / "model")
+    size = save(model, tokenizer, out / MODEL_DIR.name)
     log.info("trained in %.0f s, folder of %.2f MB", time.monotonic() - start, size / 1e6)
     for system in (DEFAULT_SYSTEM_PROMPT, None):
         for name, rows in sets.items():
@@ -324,7 +324,7 @@ def train(plan: TrainingPlan, out: Path) -> None:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train the demonstration model from scratch.")
-    parser.add_argument("--out", type=Path, default=DEMO_DIR, help="folder for model/ and prompts/")
+    parser.add_argument("--out", type=Path, default=DEMO_DIR, help=f"folder for {MODEL_DIR.name}/ and prompts/")
     parser.add_argument("--steps", type=int, default=TrainingPlan.steps, help="training steps")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
