@@ -115,7 +115,7 @@ def _key_heads(config: Config, sizes: Dimensions, layers: int) -> int:
     """Heads of keys and values over all layers; some models list them layer by layer."""
     for name in _KEY_HEADS:
         listed = config.get(name)
-        if isinstance(listed, list):
+        if isinstance(listed, list) and listed:
             return sum(heads for heads in listed if type(heads) is int and 0 < heads < LARGEST)
     if number(config, *_KEY_HEADS):
         return layers * number(config, *_KEY_HEADS)

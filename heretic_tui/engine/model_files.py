@@ -153,7 +153,7 @@ def _hub_files(name: str) -> ModelFiles:
         stored=dict(info.safetensors.parameters) if info.safetensors else {},
         size=sum(sizes[file] for file in weights or pickled),
         pickled=bool(pickled),
-        licence=_text((info.card_data or {}).get("license")),
+        licence=_text(info.card_data.get("license")) if info.card_data else None,
         chat_template="chat_template.jinja" in sizes
         or (tokenizer in sizes and bool(_fetched(name, tokenizer, info.sha).get("chat_template"))),
     )
@@ -161,11 +161,11 @@ def _hub_files(name: str) -> ModelFiles:
 
 def _fetched(name: str, file: str, revision: str | None) -> dict[str, Any]:
     """A small JSON file of the hub, straight into memory: in the cache it would pass for a downloaded model."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub import get_session, get_token, hf_hub_url, hf_raise_for_status
 
-    url = hf_hub_url(name, file, revision=revision)
-    answer = get_session().get(url, headers=build_hf_headers(), timeout=PATIENCE)
+    url, token = hf_hub_url(name, file, revision=revision), get_token()
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    answer = get_session().get(url, headers=headers, timeout=PATIENCE)
     hf_raise_for_status(answer)
     return _object(answer.text, f"{file} of {name}")
 
