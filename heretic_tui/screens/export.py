@@ -1,7 +1,7 @@
 """The export screen: a trial as a model or an adapter on disk."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
+from textual.worker import get_current_worker
 
 from heretic_tui import exports
 from heretic_tui.candidates import chosen_trial, figures, titles, trials
@@ -77,6 +78,7 @@ class ExportScreen(FrameScreen):
         self._run: Path | None = None
         self._trial: int | None = None
         """The trial that the form was last drawn for."""
+        self._copyable = self._underway = False
         self._own_place = False
         """Whether the person has typed a place."""
         self._place = Place(None, "", usable=False)
@@ -87,12 +89,12 @@ class ExportScreen(FrameScreen):
         with Vertical(id="sides"):
             with Vertical(id="form"):
                 with Vertical(id="order", classes="panel"):
-                    yield Rows(Column("", 11), Column(""), Column("", 22, drop=1), id="settings")
+                    yield Rows(Column("", 10), Column(""), id="settings")
                 with Vertical(id="place", classes="panel"):
                     yield Input(id="to", compact=True, select_on_focus=False)
                     yield Static("", id="verdict", markup=False)
                     yield Static("", id="space", markup=False)
-            with Vertical(id="outcome", classes="panel"):
+            with VerticalScroll(id="outcome", classes="panel"):
                 yield Static("", id="result", markup=False)
                 yield Static(LATER, id="later", markup=False, classes="muted")
 
@@ -173,17 +175,17 @@ class ExportScreen(FrameScreen):
         loaded = f" ({facts.model.dtype})" if facts and facts.model and self.dtype is None else ""
         shard = self.shard or (facts.shard if facts else "")
         rows = [
-            Row("trial", ("Trial", f"{star}trial {trial}   {scores(figures(record, study))}", "t: another")),
-            Row("original", ("", f"original   {scores(figures(None, study))}", ""), "rows--dim"),
-            Row("adapter", ("Form", "adapter (PEFT)" if self.adapter else "merged model", "")),
+            Row("trial", ("Trial", f"{star}trial {trial}   {scores(figures(record, study))}")),
+            Row("original", ("", f"original   {scores(figures(None, study))}"), "rows--dim"),
+            Row("adapter", ("Form", "adapter (PEFT), for the original" if self.adapter else "merged model")),
         ]
         if not self.adapter:
             rows += [
-                Row("dtype", ("Data type", f"{DTYPES[self.dtype]}{loaded}", "")),
-                Row("shard", ("Shards", f"up to {shard}" if shard else "", "a file")),
-                Row("measure", ("Measure", _tick(self.measure, "load it afresh and score it"), "needs more memory")),
+                Row("dtype", ("Data type", f"{DTYPES[self.dtype]}{loaded}")),
+                Row("shard", ("Shards", f"files of up to {shard}" if shard else "")),
+                Row("measure", ("Measure", _tick(self.measure, "load it afresh and score it (needs memory)"))),
             ]
-        rows.append(Row("overwrite", ("Replace", _tick(self.overwrite, "what is there"), "only a model")))
+        rows.append(Row("overwrite", ("Replace", _tick(self.overwrite, "a model that is there already"))))
         return rows
 
     def _read(self, path: Path) -> None:
@@ -211,24 +213,32 @@ class ExportScreen(FrameScreen):
         """Begin."""
         self.action_begin()
 
-    def _look(self) -> None:
+    def _look(self, then: Callable[[], None] | None = None) -> None:
+        """Look at the place off the screen's thread, and judge it."""
         text, study = self.query_one("#to", Input).value, self.state.study
         source = study.model if study else ""
 
         def work() -> None:
-            self.app.call_from_thread(self._judge, look_at(text, source))
+            place = look_at(text, source)
+            if not get_current_worker().is_cancelled:
+                self.app.call_from_thread(self._judge, place, then)
 
         self.run_worker(work, thread=True, group="look", exclusive=True, exit_on_error=False)
 
-    def _judge(self, place: Place) -> None:
+    def _judge(self, place: Place, then: Callable[[], None] | None = None) -> None:
         self._place = place
         problem = self._problem()
+        view = self.state.export
         mark, colour = ("✗", "$error") if problem else ("✓", "$success")
         words = problem or (f"{place.words} It is replaced." if place.filled else place.words)
+        if problem and place.filled and view and view.exported and view.exported.to == place.path:
+            mark, colour, words = "·", "", "This is what was written last. To write it again, tick Replace."
         where = f"  {one_line(str(place.path))}" if place.path else ""
-        verdict = Content.assemble((f"{mark} ", colour), one_line(words), (where, "$text-muted"))
+        verdict = Content.assemble((f"{mark} ", colour), one_line(words), (where, "$foreground-muted"))
         self.query_one("#verdict", Static).update(verdict)
         self.query_one("#space", Static).update(self._space())
+        if then is not None:
+            then()
 
     def _problem(self) -> str:
         """Why the place cannot be written to; empty where it can."""
@@ -262,10 +272,16 @@ class ExportScreen(FrameScreen):
         if not self.is_current and not isinstance(self.app.screen, Confirm):
             return
         view = self.state.export
+        if (view is not None and view.exported is not None) != self._copyable:
+            self._copyable = not self._copyable
+            self.refresh_bindings()
+        if (underway := view is not None and view.underway) != self._underway:
+            self._underway = underway
+            self._look()
         result = self.query_one("#result", Static)
         self.query_one("#outcome").display = self.state.study is not None
         if view is None:
-            result.update(Content.assemble(("x writes the trial to its place.", "$text-muted")))
+            result.update(Content.assemble(("x writes the trial to its place.", "$foreground-muted")))
             return
         result.update(self._told(view))
 
@@ -285,13 +301,14 @@ class ExportScreen(FrameScreen):
             return Content.assemble(*parts, *self._going(view))
         failure = view.failure
         if failure is not None:
-            words = f"{one_line(failure.cause)} {one_line(failure.remedy)}"
-            return Content.assemble(*parts, ("✗ ", "$error"), words, ("\nx tries again", "$text-muted"))
+            said = self.state.failure is failure  # the line at the foot tells it in full
+            words = "The export failed." if said else f"{one_line(failure.cause)} {one_line(failure.remedy)}"
+            return Content.assemble(*parts, ("✗ ", "$error"), words, ("  x tries again", "$foreground-muted"))
         if view.exported is None:
             return Content.assemble(("The export was stopped; nothing was written.", "$warning"))
         path = one_line(str(view.exported.to))
         python = one_line_each(exports.in_python(view.exported))
-        keys = ("  y copies the path, Y the lines", "$text-muted")
+        keys = ("  y copies the path, Y the lines", "$foreground-muted")
         return Content.assemble(*parts, (path, "bold"), keys, "\n", (python, "$secondary"))
 
     def _going(self, view: ExportView) -> list[Any]:
@@ -308,10 +325,14 @@ class ExportScreen(FrameScreen):
             parts.append(f"{meter}{one_line(activity.phase)} {activity.amount}")
         else:
             parts.append("the model is loaded first …" if self.state.model is None else "begins …")
-        parts.append((f"  {duration(time.monotonic() - view.began)}  esc stops", "$text-muted"))
+        parts.append((f"  {duration(time.monotonic() - view.began)}  esc stops", "$foreground-muted"))
         return parts
 
     # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What was written can be copied once there is something."""
+        return self._copyable if action in {"copy", "copy_python"} else True
 
     def action_change(self, by: int) -> None:
         """Change the setting under the cursor."""
@@ -366,15 +387,20 @@ class ExportScreen(FrameScreen):
             self.query_one("#to", Input).focus()
 
     def action_begin(self) -> None:
-        """Begin the export if nothing is in its way."""
-        order, run = self.order(), self.state.shown
-        if order is None or run is None:
+        """Look at the place once more, and begin the export if nothing is in its way."""
+        if self.trial is None:
             return
         if (view := self.state.export) is not None and view.underway:
             self.notify("An export is under way: esc stops it.", markup=False, timeout=4)
             return
+        self._look(self._begin_if_possible)
+
+    def _begin_if_possible(self) -> None:
+        order, run = self.order(), self.state.shown
         if problem := self._problem():
             self.notify(one_line(problem), severity="warning", markup=False, timeout=6)
+            return
+        if order is None or run is None:
             return
         if not self.control.studying:
             self._begin(run, order)
@@ -398,6 +424,8 @@ class ExportScreen(FrameScreen):
 
     def _begin(self, run: Path, order: ExportOrder) -> None:
         self.control.export(run, order)
+        self.overwrite = False  # a leave to replace something holds once
+        self._show()
         self.query_one("#settings", Rows).focus()
         self._progress()
 
