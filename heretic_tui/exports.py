@@ -53,6 +53,11 @@ class ExportView:
         return self.ended is None
 
     @property
+    def measuring(self) -> bool:
+        """Whether the written model is being measured."""
+        return self.underway and self.exported is not None
+
+    @property
     def failure(self) -> Failure | None:
         """Why it failed, if it did."""
         return self.ended.failure if self.ended else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.front import Objective, pareto_front
+from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.exports import ExportView
 from heretic_tui.formats import duration, heading, size
@@ -78,13 +78,17 @@ class StudyView:
     records: dict[int, TrialRecord] = field(default_factory=dict)
     layers: int = 0
     phases: list[events.PhaseFinished] = field(default_factory=list)
-    front: list[TrialRecord] = field(default_factory=list)
     current: int | None = None
     """The trial under way."""
+    front: list[TrialRecord] = field(default_factory=list, init=False)
+    volumes: list[float] = field(default_factory=list, init=False)
+    """The front's share of the volume after each trial; empty where that cannot be said."""
 
     def __post_init__(self) -> None:
         """Draw the front of what was read."""
-        self._draw_front()
+        found, self.records = self.records, {}
+        for record in sorted(found.values(), key=lambda record: record.trial):
+            self.add(record)
 
     @property
     def name(self) -> str:
@@ -98,11 +102,22 @@ class StudyView:
 
     def add(self, record: TrialRecord) -> None:
         """Take in a finished trial."""
+        again = record.trial in self.records
         self.records[record.trial] = record
-        self._draw_front()
+        # A trial that is not on the front never comes back to it, so the front and the new one are enough.
+        among = list(self.records.values()) if again else [*self.front, record]
+        self.front = pareto_front(among, self.objectives) if self.objectives else []
+        volume = self._volume()
+        if volume is not None:
+            self.volumes.append(volume)
 
-    def _draw_front(self) -> None:
-        self.front = pareto_front(list(self.records.values()), self.objectives) if self.records else []
+    def _volume(self) -> float | None:
+        """Hypervolume of the front, as a share of the box between 0 and the original model's scores (KL: 1 nat)."""
+        scored = [one for one in self.objectives if one.optimization == "minimize" and one.name in self.base]
+        if len(scored) != 2 or len(self.objectives) != 2:
+            return None
+        across, up = (self.base[one.name].value or 1.0 for one in scored)
+        return hypervolume(self.front, self.objectives, (across, up)) / (across * up)
 
     @property
     def on_front(self) -> set[int]:
@@ -170,6 +185,8 @@ class State:
                 self.say(f"{event.phase}: {event.result} ({duration(event.seconds)})")
             case events.Note():
                 self.say(event.text, event.level)
+            case events.ModelLoaded() if self.export is not None and self.export.measuring:
+                pass  # a copy that is measured and let go: the engine keeps the original
             case events.ModelLoaded():
                 self.model = event.facts
                 self.say(f"{event.facts.name} is loaded: {event.facts.dtype} on {event.facts.device}")
