@@ -62,10 +62,11 @@ class Draft:
         """With the file as it now is, in place of all changes; they can be taken back."""
         return replace(self.changed(saved), loaded=saved, saved=saved)
 
-    def written(self, saved: LoadedProfile) -> "Draft":
-        """After it was saved."""
-        past = tuple(replace(one, path=saved.path, name=saved.name) for one in self.past)
-        return Draft(saved, saved, past)
+    def written(self, before: "Draft", saved: LoadedProfile) -> "Draft":
+        """After the state `before` was saved; what was changed since then stays."""
+        here = {"path": saved.path, "name": saved.name}
+        loaded = saved if self.loaded is before.loaded else replace(self.loaded, **here)  # type: ignore[arg-type]
+        return Draft(loaded, saved, tuple(replace(one, **here) for one in self.past))  # type: ignore[arg-type]
 
     def moved(self, path: Path) -> "Draft":
         """After its file was given another name."""
@@ -102,22 +103,16 @@ def difference(old: str, new: str) -> list[tuple[Sign, str]]:
     return found
 
 
-def disk_text(draft: Draft) -> str | None:
-    """What stands in the profile's file now; None where it has none or it is gone. Raises `ProfileError`."""
+def moved_on(draft: Draft) -> str | None:
+    """What something else has made of the file since it was read: its text, or why it has none; None where nothing."""
     path = draft.saved.path
-    if path is None or not path.exists():
+    if path is None:
         return None
-    return read_text(path)
-
-
-def moved_on(draft: Draft) -> bool:
-    """Whether something else has changed the file since it was read; one that cannot be read has not."""
-    if draft.builtin:
-        return False
     try:
-        return disk_text(draft) != draft.saved.document.as_string()
-    except ProfileError:
-        return True
+        text = read_text(path)
+    except ProfileError as error:
+        return str(error)
+    return None if text == draft.saved.document.as_string() else text
 
 
 def keep(draft: Draft) -> None:

@@ -1,5 +1,6 @@
 """A setting's value as a person edits it: written as text, read back, and put into the profile."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -165,12 +166,17 @@ def _reason(problem: Problem, field: Field) -> str:
     hint = f" (did you mean {problem.suggestion}?)" if problem.suggestion else ""
     inside = problem.key.removeprefix(field.key).lstrip(".")
     about = inside if problem.key.startswith(field.key) else problem.key
+    about = re.sub(r"^\[\d+\]\.?", "", about)  # the line says which element
     return f"{about}: {problem.reason}{hint}" if about else f"{problem.reason}{hint}"
 
 
 def _line(problem: Problem, text: str, kind: Notation, field: Field) -> int | None:
     if not problem.key:
         return problem.line
+    element = re.match(r"\[(\d+)\]", problem.key.removeprefix(field.key))
+    if kind in {"lines", "pairs"} and element:
+        filled = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return filled[int(element[1])] if int(element[1]) < len(filled) else None
     try:
         path = key_path(problem.key)
     except KeyProblem:
@@ -181,9 +187,6 @@ def _line(problem: Problem, text: str, kind: Notation, field: Field) -> int | No
     if kind == "tables":
         lines = lines_of(text)
         return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
-    if kind in {"lines", "pairs"} and isinstance(inside[0], int):
-        filled = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        return filled[inside[0]] if inside[0] < len(filled) else None
     return lines_of(text).get(inside) if kind == "body" else None
 
 

@@ -195,7 +195,7 @@ class ProfileScreen(ProfileFiles):
     def _show_details(self) -> None:
         panel, field = self.query_one("#details"), self.field
         key = self.query_one(SettingRows).key
-        panel.border_title = one_line(field.key if field else str(key or "").removeprefix(TABLE))
+        panel.border_title = Content(one_line(field.key if field else str(key or "").removeprefix(TABLE)))
         panel.query_one(Static).update(self._told(field) if field else self._told_table())
         if self.view == "toml":
             self._show_side()
@@ -471,7 +471,7 @@ class ProfileScreen(ProfileFiles):
             return
         views = {"toml": self._toml, "difference": self._difference, "prompts": self._prompts, "run": self._run}
         title, lines, mark = views[self.view](draft)
-        self.query_one("#side").border_title = one_line(title)
+        self.query_one("#side").border_title = Content(one_line(title))
         self.query_one("#text", TextView).show(lines, mark)
 
     def _toml(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
@@ -601,7 +601,6 @@ class ProfileScreen(ProfileFiles):
         if self.control.worker.busy:
             self.tell(f"The engine is at work ({self.control.worker.current}); begin when it is free.", "warning")
             return
-        self.keep_now()
         self.control.start(model, draft.to_run())
         self.app.switch_mode("study")
 

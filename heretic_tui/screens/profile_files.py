@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.app import SuspendNotSupported
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.timer import Timer
+from textual.worker import Worker, WorkerState
 
 from heretic_tui import logs, paths
-from heretic_tui.formats import plain
+from heretic_tui.formats import one_line, plain
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
 from heretic_tui.screens.frame import FrameScreen
 from heretic_tui.screens.value_dialog import Broken
@@ -49,6 +51,8 @@ class ProfileFiles(FrameScreen):
         super().__init__()
         self.draft: Draft | None = None
         self._keeping: Timer | None = None
+        self._seen: str | None = None
+        """The text that something else gave the file, as far as the person knows of it."""
 
     def show_draft(self) -> None:
         """Show the profile as it is now."""
@@ -72,19 +76,32 @@ class ProfileFiles(FrameScreen):
 
         self.run_worker(run, thread=True, group=group, exit_on_error=False)
 
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Nothing that fails does so silently."""
+        if event.state is WorkerState.ERROR:
+            self.tell(f"Something unforeseen happened: {event.worker.error!r}", "error")
+
     def refused(self, error: "ProfileError") -> None:
         """Say what was wrong."""
         self.tell(str(error), "error")
 
     def tell(self, text: str, severity: Any = "information") -> None:
-        """Say something that needs no answer."""
-        self.notify(plain(text), severity=severity, markup=False)
+        """Say something that needs no answer: what went well quietly on the frame, what did not over it."""
+        if severity == "information":
+            self._say(text)
+        else:
+            self.notify(plain(text), severity=severity, markup=False)
+
+    def _say(self, text: str) -> None:
+        for panel in self.query("#settings-panel, #side"):
+            panel.border_subtitle = Content(one_line(text))
 
     # The draft
 
     def take(self, draft: "Draft") -> None:
         """Go on with another state of the profile; it is written down shortly after."""
         self.draft = draft
+        self._say("")
         self.control.profile = draft.loaded
         self.show_draft()
         if self._keeping is not None:
@@ -92,44 +109,48 @@ class ProfileFiles(FrameScreen):
         self._keeping = self.set_timer(KEEP_AFTER, self._keep)
 
     def _keep(self) -> None:
-        from heretic_tui.profile import draft
+        self.aside(self._keeper(), lambda _: None, "keep")
 
-        if self.draft is not None:
-            self.aside(partial(draft.keep, self.draft), lambda _: None, "keep")
-
-    def keep_now(self) -> None:
-        """Write unsaved changes down at once: before another profile is opened, and when the app ends."""
-        if self.draft is None:
-            return
-        from heretic_tui.profile import draft
-        from heretic_tui.profile.problems import ProfileError
-
+    def _keeper(self) -> Callable[[], None]:
+        """What writes the unsaved changes down as they are now; it may run on any thread."""
         if self._keeping is not None:
             self._keeping.stop()
-        try:
-            draft.keep(self.draft)
-        except ProfileError as error:
-            self.control.state.say(str(error), "error")
+        now = self.draft
+
+        def work() -> None:
+            if now is not None:
+                from heretic_tui.profile import draft
+
+                draft.keep(now)
+
+        return work
 
     def on_unmount(self) -> None:
-        """Keep what is not saved."""
-        self.keep_now()
+        """Keep what is not saved when the app ends."""
+        from heretic_tui.profile.problems import ProfileError
+
+        try:
+            self._keeper()()
+        except ProfileError as error:
+            self.control.state.say(str(error), "error")
 
     # Open
 
     def begin(self, name: str | None = None) -> None:
         """Edit a profile; without a name the one that was being edited, or the default one."""
 
+        keep = self._keeper()
+
         def work() -> "tuple[Draft, bool]":
             from heretic_tui.profile import draft
             from heretic_tui.profile.settings import settings
 
+            keep()
             settings()  # the form is made from them; they take a moment the first time
             if name is None and (latest := draft.latest()) is not None:
                 return latest, True
             return draft.begin(name)
 
-        self.keep_now()
         self.aside(work, self._begun)
 
     def _begun(self, found: "tuple[Draft, bool]") -> None:
@@ -142,10 +163,12 @@ class ProfileFiles(FrameScreen):
     def action_open(self) -> None:
         """Choose another profile."""
 
+        keep = self._keeper()
+
         def work() -> "tuple[list[ProfileEntry], set[str]]":
             from heretic_tui.profile import draft, store
 
-            self.keep_now()
+            keep()
             return store.list_profiles(), draft.unsaved_names()
 
         self.aside(work, self._choose)
@@ -168,10 +191,12 @@ class ProfileFiles(FrameScreen):
             return
         from heretic_tui.profile.problems import ProfileError
 
+        keep = self._keeper()
+
         def work() -> "tuple[Draft, bool] | ProfileError":
             from heretic_tui.profile import draft
 
-            self.keep_now()
+            keep()
             try:
                 return draft.begin(name)
             except ProfileError as error:
@@ -209,12 +234,12 @@ class ProfileFiles(FrameScreen):
                 self.tell(f"{draft.name} is built in and unchanged; a saves it under a name of your own.")
             return
 
-        def work() -> bool:
+        def work() -> str | None:
             from heretic_tui.profile.draft import moved_on
 
             return moved_on(draft)
 
-        self.aside(work, lambda moved: self._ask_conflict() if moved else self._write())
+        self.aside(work, lambda moved: self._write() if moved is None else self._ask_conflict())
 
     def _write(self) -> None:
         draft = self.draft
@@ -232,8 +257,9 @@ class ProfileFiles(FrameScreen):
         from heretic_tui.profile import draft
 
         draft.forget(before)
-        self.take(before.written(saved))
-        self.tell(f"{self.draft.name if self.draft else ''} is saved.")
+        if self.draft is not None:
+            self.take(self.draft.written(before, saved))
+            self.tell(f"{self.draft.name} is saved.")
 
     def action_save_as(self) -> None:
         """Save under another name."""
@@ -269,20 +295,28 @@ class ProfileFiles(FrameScreen):
         if draft is None or draft.builtin:
             return
 
-        def work() -> bool:
+        def work() -> str | None:
             from heretic_tui.profile.draft import moved_on
 
             return moved_on(draft)
 
-        def then(moved: bool) -> None:
-            if not moved or draft is not self.draft:
+        def then(moved: str | None) -> None:
+            if moved is None or moved == self._seen or draft is not self.draft:
                 return
+            self._seen = moved  # asked once; after that, saving asks
             if draft.unsaved:
                 self._ask_conflict()
             else:
                 self._reread("changed on disk and was read again")
 
         self.aside(work, then)
+
+    def _see(self) -> None:
+        """Take note of what stands on disk, so that it is not told twice."""
+        if self.draft is not None:
+            from heretic_tui.profile.draft import moved_on
+
+            self._seen = moved_on(self.draft)
 
     def _ask_conflict(self) -> None:
         draft = self.draft
@@ -323,6 +357,7 @@ class ProfileFiles(FrameScreen):
 
         def then(found: "LoadedProfile | ProfileError") -> None:
             if isinstance(found, ProfileError):
+                self._see()
                 self._show_broken(
                     f"{path.name} on disk cannot be used",
                     "What is on the screen is as it was before; saving it asks first.",
@@ -330,7 +365,7 @@ class ProfileFiles(FrameScreen):
                     lambda: self._edit_file(path, lambda _: self._reread(words)),
                 )
                 return
-            self.take(draft.reread(found))
+            self.take((self.draft or draft).reread(found))
             self.tell(f"{path.name} {words}.")
 
         self.aside(work, then)
