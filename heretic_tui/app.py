@@ -57,7 +57,14 @@ class HereticApp(App[None]):
     MODES: ClassVar[dict[str, Any]] = {name.lower(): _lazily(name.lower(), f"{name}Screen") for _, name in SCREENS}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(key, f"go('{name.lower()}')", name, show=False, id=f"app.{name.lower()}", tooltip=f"Go to {name}")
+            Binding(
+                f"{key},f{key}",  # the function keys also work while text is typed
+                f"go('{name.lower()}')",
+                name,
+                show=False,
+                id=f"app.{name.lower()}",
+                tooltip=f"Go to {name}",
+            )
             for key, name in SCREENS
         ),
         Binding("question_mark", "help", "Help", key_display="?", id="app.help"),

@@ -73,7 +73,6 @@ class StudyScreen(FrameScreen):
         self.logarithmic: bool | None = None
         self._stale = True
         self._columns: tuple[Any, ...] = ()
-        self._volume: tuple[int, str] = (-1, "")
 
     def body(self) -> ComposeResult:
         """Table and trial at the left, scatter, weights and memory at the right, the log over all."""
@@ -113,18 +112,18 @@ class StudyScreen(FrameScreen):
     # Following the engine
 
     def engine_changed(self, events: Sequence[Event]) -> None:
-        """Note that something changed; what changes quickly is shown at once."""
+        """Note that something changed; it is drawn a few times a second."""
         waiting = self.study is None or not self.study.records
         if not events or waiting or any(not event.replaceable for event in events):
             self._stale = True
         if not events:
             self._redraw()
-        self.query_one(ProgressLine).show(self.state.activity)
 
     def _redraw(self) -> None:
         if self.app.screen_stack[0] is not self:
             return
         self._show_memory()
+        self.query_one(ProgressLine).show(self.state.activity)
         if not self._stale:
             return
         self._stale = False
@@ -197,12 +196,7 @@ class StudyScreen(FrameScreen):
             record.parameters.direction_index if record else None,
         )
         box.border_title = data(trials.headline(study) or "Scatter")
-        box.border_subtitle = self._history(study)
-
-    def _history(self, study: StudyView) -> str:
-        if self._volume[0] != len(study.records):
-            self._volume = (len(study.records), trials.volume_history(study, 16))
-        return self._volume[1]
+        box.border_subtitle = trials.volume_history(study, 16)
 
     def _show_memory(self) -> None:
         app = cast("HereticApp", self.app)

@@ -1,9 +1,9 @@
 """A study's trials as the widgets take them: rows, points, layer weights, words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from heretic_tui.engine.front import Objective, hypervolume, pareto_front, point
+from heretic_tui.engine.front import Objective, point
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.formats import duration, heading
 from heretic_tui.state import StudyView
@@ -53,19 +53,18 @@ def ordered(study: StudyView, order: Order, *, front_only: bool) -> list[TrialRe
 def rows(study: StudyView, order: Order = "front", *, front_only: bool = False) -> list[Row]:
     """The table of trials, with the original model last."""
     on_front = study.on_front
-    found = [_row(study, record, record.trial in on_front) for record in ordered(study, order, front_only=front_only)]
+    names = [*(one.name for one in study.objectives), *other_scores(study)]
+    trials = ordered(study, order, front_only=front_only)
+    found = [_row(record, names, record.trial in on_front) for record in trials]
     if study.base:
-        scores = [_text(study.base, one.name) for one in study.objectives]
-        others = [_text(study.base, name) for name in other_scores(study)]
-        found.append(Row(0, ("orig", *scores, *others, "", "", ""), "rows--dim"))
+        found.append(Row(0, ("orig", *_texts(study.base, names), "", "", ""), "rows--dim"))
     return found
 
 
-def _row(study: StudyView, record: TrialRecord, on_front: bool) -> Row:
+def _row(record: TrialRecord, names: Sequence[str], on_front: bool) -> Row:
     cells = (
         f"{'★' if on_front else ''}{record.trial}",
-        *(_text(record.scores, one.name) for one in study.objectives),
-        *(_text(record.scores, name) for name in other_scores(study)),
+        *_texts(record.scores, names),
         scope(record),
         duration(record.seconds),
         "⋯" if record.ended_early else "",
@@ -73,9 +72,8 @@ def _row(study: StudyView, record: TrialRecord, on_front: bool) -> Row:
     return Row(record.trial, cells, "rows--mark" if on_front else "rows--dim" if record.ended_early else "")
 
 
-def _text(scores: "Iterable[str] | dict[str, Score]", name: str) -> str:
-    score = scores.get(name) if hasattr(scores, "get") else None
-    return score.text if score is not None else "-"
+def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> list[str]:
+    return [scores[name].text if name in scores else "-" for name in names]
 
 
 def scope(record: TrialRecord) -> str:
@@ -170,26 +168,13 @@ def headline(study: StudyView) -> str:
     if study.front:
         first = study.objectives[0]
         parts.append(f"best {heading(first.name)} {study.front[0].scores[first.name].text}")
-        volume = share_of_volume(study)
-        if volume is not None:
-            parts.append(f"volume {volume:.3f}")
+        if study.volumes:
+            parts.append(f"volume {study.volumes[-1]:.3f}")
     return " · ".join(parts)
-
-
-def share_of_volume(study: StudyView, records: Sequence[TrialRecord] | None = None) -> float | None:
-    """Hypervolume of the front, as a share of the box between 0 and the original's first score and KL 1."""
-    found = study.front if records is None else records
-    if len(study.objectives) != 2 or not study.base or any(one.name not in study.base for one in study.objectives):
-        return None
-    if any(one.optimization == "maximize" for one in study.objectives):
-        return None
-    reference = tuple(max(study.base[one.name].value, 0.0) or 1.0 for one in study.objectives)
-    return hypervolume(list(found), study.objectives, reference) / (reference[0] * reference[1])
 
 
 def volume_history(study: StudyView, width: int) -> str:
     """How the hypervolume grew with the trials, as a row of at most `width` bars."""
-    done = sorted(study.records.values(), key=lambda record: record.trial)
-    counts = sorted({max(1, round(len(done) * (index + 1) / width)) for index in range(width)}) if done else []
-    volumes = [share_of_volume(study, pareto_front(done[:count], study.objectives)) for count in counts]
-    return "".join(BARS[max(1, min(8, round(volume * 8)))] for volume in volumes if volume is not None)
+    count = len(study.volumes)
+    places = sorted({max(1, round(count * (index + 1) / width)) - 1 for index in range(width)}) if count else []
+    return "".join(BARS[max(1, min(8, round(study.volumes[place] * 8)))] for place in places)

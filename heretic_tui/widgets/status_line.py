@@ -45,7 +45,11 @@ class StatusLine(Widget):
     """One line at the top; the modes at its left answer the mouse."""
 
     DEFAULT_CSS = """
-    StatusLine { height: 1; dock: top; background: $panel; color: $foreground; }
+    StatusLine {
+        height: 1; dock: top; background: $panel; color: $foreground;
+        link-style: none; link-color: $foreground-muted; link-background: $panel;
+        link-style-hover: bold; link-color-hover: $foreground; link-background-hover: $panel;
+    }
     """
     status: reactive[Status] = reactive(Status())
 
@@ -70,8 +74,9 @@ class StatusLine(Widget):
     def _tab(self, key: str, name: str, long: bool) -> Content:
         here = name.lower() == self.status.mode
         text = f" {key} {name} " if long or here else f" {key} "
-        style = "bold $block-cursor-foreground on $block-cursor-background" if here else "$text-muted"
-        return Content.from_markup(f"[{style}][@click=app.go('{name.lower()}')]$text[/][/]", text=text)
+        if here:
+            return Content.assemble((text, "bold $block-cursor-foreground on $block-cursor-background"))
+        return Content.from_markup(f"[@click=app.go('{name.lower()}')]$text[/]", text=text)
 
     @staticmethod
     def _parts(status: Status) -> list[Content]:
