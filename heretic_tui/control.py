@@ -35,6 +35,8 @@ class Control:
         """The profile that a new study is to use; None is the default one, not read yet."""
         self.trial: int | None = None
         """The trial that is selected, on every screen; 0 is the original model."""
+        self._loaded_since = False
+        """Whether a model was loaded by itself after the shown run was opened."""
 
     def take_events(self) -> Sequence[Event]:
         """Take what the engine has told since the last time into the state, and give it on."""
@@ -64,6 +66,15 @@ class Control:
             self.state.studies[study.path] = study
         self.state.shown = study.path
         self.trial = None
+        self._loaded_since = False
+
+    @property
+    def subject(self) -> Path | str | None:
+        """What a chat is about: the run that is shown, unless another model than its own was loaded since; else that
+        model."""
+        study = self.state.study
+        other = self._loaded_since and study is not None and study.model != self.model_name
+        return self.model_name if other or self.state.shown is None else self.state.shown
 
     # What the engine is asked to do
 
@@ -80,6 +91,7 @@ class Control:
             return session.load(name, profile)
 
         self.model_name = name
+        self._loaded_since = True
         self.worker.submit(LOAD, make)
 
     def start(self, name: str, loaded: "LoadedProfile") -> None:
@@ -123,7 +135,7 @@ class Control:
 
     def chat(self, turns: "Sequence[Turn]", sampling: "Sampling") -> None:
         """Let every candidate of `turns` answer its conversation, one after the other."""
-        path, name = self.state.shown, self.model_name
+        subject = self.subject
         loaded, talk = self.profile, self.state.talking
 
         def make(session: "Session") -> Any:
@@ -133,9 +145,10 @@ class Control:
 
             if talk is not None and talk.stopping:
                 return _nothing()
-            run = Run(path) if path else None
+            run = Run(subject) if isinstance(subject, Path) else None
             profile = run.profile if run else (loaded or store.resolve(None)).profile
-            return pipeline.chat(run.model_name if run else str(name), profile, run, turns, sampling, load=session.load)
+            name = run.model_name if run else str(subject)
+            return pipeline.chat(name, profile, run, turns, sampling, load=session.load)
 
         self.worker.submit(CHAT, make)
 

@@ -22,6 +22,7 @@ from heretic_tui.screens.chat_dialogs import sampling, settings_form, steered, s
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.screens.form import Values
 from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.state import StudyView
 from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import keep, kept, transcript
 from heretic_tui.widgets.conversation import ConversationColumn
@@ -124,7 +125,7 @@ class ChatScreen(FrameScreen):
     @property
     def key(self) -> Path | str | None:
         """What the talk is about: the run, else the model; None where there is neither."""
-        return self.state.shown or self.control.model_name
+        return self.control.subject
 
     @property
     def talk(self) -> Talk | None:
@@ -146,7 +147,7 @@ class ChatScreen(FrameScreen):
 
     def _follow(self) -> None:
         """Begin the talk of another run or model, and take over the trial that was selected elsewhere."""
-        key, study = self.key, self.state.study
+        key, study = self.key, self.study
         if key is None or (isinstance(key, Path) and study is None):
             return
         fresh = key not in self.state.talks
@@ -179,6 +180,11 @@ class ChatScreen(FrameScreen):
             talk.system, talk.sampling = system, fitting(context)
             self._draw()
 
+    @property
+    def study(self) -> StudyView | None:
+        """The run that the talk is about, if it is about one."""
+        return self.state.study if isinstance(self.key, Path) else None
+
     def _draw(self) -> None:
         """Show what has changed."""
         if not self.is_current and not isinstance(self.app.screen, Confirm | Pick | Text):
@@ -186,7 +192,7 @@ class ChatScreen(FrameScreen):
         talk = self.talk
         doing = self._doing(talk) if talk else ("", "")
         short = talk is not None and talk.two and self.size.width < 100
-        captions = [caption(one.candidate, self.state.study, short=short) for one in talk.columns] if talk else ["", ""]
+        captions = [caption(one.candidate, self.study, short=short) for one in talk.columns] if talk else ["", ""]
         looks = (id(talk), talk and (talk.version, talk.two, talk.sampling, talk.system), doing, captions, self._active)
         now = (*looks, self._draft is None, self._paused and not self.control.studying, self.size.width)
         if now == self._drawn:
@@ -366,7 +372,7 @@ class ChatScreen(FrameScreen):
         talk = self.talk
         if talk is None:
             return
-        study = self.state.study
+        study = self.study
         columns = [Column(""), *(Column(title, 10, "right") for title in (titles(study) if study else ()))]
         rows = [_row(choice) for choice in candidates(study)]
         side = "at the right" if column else "at the left" if talk.two else "next"
@@ -379,7 +385,7 @@ class ChatScreen(FrameScreen):
         if not isinstance(choice, str):
             self._let_answer(column, choice)
             return
-        study, model = self.state.study, self.state.model
+        study, model = self.study, self.state.model
         layers = (study.layers if study else 0) or (model.layers if model else 0)
 
         def shaped(values: Values | None) -> None:
@@ -394,7 +400,7 @@ class ChatScreen(FrameScreen):
         if talk is None:
             return
         talk.choose(column, candidate)
-        if column == 0 and isinstance(candidate, OfTrial | Original) and self.state.study is not None:
+        if column == 0 and isinstance(candidate, OfTrial | Original) and self.study is not None:
             self.control.trial = candidate.trial if isinstance(candidate, OfTrial) else 0
             self._followed = (self.key, self.control.trial)
         if column == 1 and not talk.two:
