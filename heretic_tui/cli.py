@@ -95,7 +95,9 @@ def demo(
     debug: DebugOption = False,
 ) -> None:
     """Run a whole study on the embedded model, offline, and export the best trial."""
+    from heretic_tui.console import show_job
     from heretic_tui.demo import MODEL_DIR
+    from heretic_tui.engine import pipeline
     from heretic_tui.engine.export import check_target
 
     if to is not None:
@@ -105,7 +107,7 @@ def demo(
     else:
         opened = _start(str(MODEL_DIR), _profile(profile or DEMO_PROFILE, set_, trials, seed), runs_dir, json)
     if to is not None:
-        _export(opened, _best(opened), to, adapter=False, overwrite=overwrite, json=json)
+        show_job(pipeline.export(opened, _best(opened), to, overwrite=overwrite), as_json=json)
 
 
 @app.command()
@@ -146,14 +148,38 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="Folder to write.")],
     adapter: Annotated[bool, typer.Option("--adapter", help="Write a PEFT adapter, not the whole model.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Cast to float16, bfloat16 or float32; else as it was loaded.")
+    ] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option("--max-shard-size", metavar="SIZE", help="Largest file, such as 5GB.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the model back and compare it.")] = True,
+    verify_scores: Annotated[
+        bool, typer.Option("--verify-scores", help="Also load the written model and measure it like a trial.")
+    ] = False,
     runs_dir: RunsDirOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Write a trial's model or adapter to a folder."""
+    from heretic_tui.console import show_job
+    from heretic_tui.engine import pipeline
     from heretic_tui.engine.run import open_run
 
-    _export(open_run(_runs_dir(runs_dir), run), trial, to, adapter=adapter, overwrite=overwrite, json=json)
+    opened = open_run(_runs_dir(runs_dir), run)
+    job = pipeline.export(
+        opened,
+        trial,
+        to,
+        adapter=adapter,
+        overwrite=overwrite,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        verify=verify,
+        verify_scores=verify_scores,
+    )
+    show_job(job, as_json=json)
 
 
 @app.command()
@@ -285,13 +311,6 @@ def _asked_for(found: "Difference") -> bool:
     if key in {"seed", "commit"}:
         return found.b is not None
     return key != "model" and not (key == "dataset" and str(Path(str(found.b)).expanduser().resolve()) == found.a)
-
-
-def _export(opened: "Run", trial: int, to: Path, *, adapter: bool, overwrite: bool, json: bool) -> None:
-    from heretic_tui.console import show_job
-    from heretic_tui.engine import pipeline
-
-    show_job(pipeline.export(opened, trial, to, adapter=adapter, overwrite=overwrite), as_json=json)
 
 
 def _best(opened: "Run") -> int:

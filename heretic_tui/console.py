@@ -16,7 +16,7 @@ from rich.text import Text
 from heretic_tui.engine import events
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.failures import Interrupted
 from heretic_tui.formats import duration, heading, json_line, plain, size
@@ -139,6 +139,7 @@ class Terminal:
         self.phase = progress.add_task("starting", total=None, unit="")
         self.study: TaskID | None = None
         self.run: Run | None = None
+        self.facts: ModelFacts | None = None
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -163,11 +164,8 @@ class Terminal:
                 self._finished_trial(event)
             case events.StudyFinished():
                 self._finished_study(event)
-            case events.Exported():
-                self._exported(event)
-            case events.Evaluated():
-                self._line(f"{'base model':<18} {_scores(event.base_scores)}")
-                self._line(f"{'evaluated model':<18} {_scores(event.scores)}")
+            case events.Verified() | events.Exported() | events.Evaluated():
+                self._written(event)
             case _:
                 pass
 
@@ -186,7 +184,7 @@ class Terminal:
         )
 
     def _model(self, event: events.ModelLoaded) -> None:
-        facts = event.facts
+        facts = self.facts = event.facts
         writers = ", ".join(f"{count} x {name}" for name, count in facts.writers.items())
         self._line(f"{'model':<18} {facts.name}")
         self._line(
@@ -233,6 +231,29 @@ class Terminal:
         self._line(f"Export a model:     heretic-tui export {name} --trial {first} --to DIR", whole=True)
         self._line(f"Export an adapter:  heretic-tui export {name} --trial {first} --to DIR --adapter", whole=True)
         self._line(f"Add more trials:    heretic-tui run --resume {name} --trials {event.trials + 50}", whole=True)
+
+    def _written(self, event: events.Verified | events.Exported | events.Evaluated) -> None:
+        match event:
+            case events.Verified():
+                self._verified(event)
+            case events.Exported():
+                self._exported(event)
+            case events.Evaluated():
+                self._line(f"{'base model':<18} {_scores(event.base_scores)}")
+                self._line(f"{'evaluated model':<18} {_scores(event.scores)}")
+
+    def _verified(self, event: events.Verified) -> None:
+        self._line(
+            f"{'verified':<18} {event.tensors} tensors: {event.changed} edited as computed, "
+            f"{event.identical} bit for bit those of the model"
+        )
+        if event.missing:
+            names = ", ".join(event.missing[:3]) + (", ..." if len(event.missing) > 3 else "")
+            self._line(
+                f"{'':<18} {len(event.missing)} of the source's tensors are not in it, being tied to others or unknown "
+                f"to {self.facts.architecture if self.facts else 'the library'}: {names}",
+                "yellow",
+            )
 
     def _exported(self, event: events.Exported) -> None:
         self.progress.update(self.phase, visible=False)

@@ -71,9 +71,9 @@ def row_norms(matrix: Tensor) -> Tensor:
     return norms.clamp_min(SMALLEST_NORM)
 
 
-def ablated_bias(bias: Tensor, edit: Edit) -> Tensor:
+def ablated_bias(bias: Tensor, direction: Tensor, weight: float) -> Tensor:
     """A writer's bias writes into the stream too: the plain edit on `(out,)`, float32."""
-    return bias - edit.weight * (edit.direction @ bias) * edit.direction
+    return bias - weight * (direction @ bias) * direction
 
 
 @contextmanager
@@ -106,10 +106,21 @@ def apply(model: LanguageModel, edit: Edit, row_normalization: RowNormalization)
     """Write one edit into its live parameter, starting from the pristine values."""
     writer = edit.writer
     original = model.pristine(writer)
-    direction = edit.direction.to(writer.weight.device, torch.float32)
-    writer.matrix.copy_(ablate(original.matrix.to(direction), direction, edit.weight, row_normalization))
-    if writer.bias is not None and original.bias is not None:
-        writer.bias.copy_(ablated_bias(original.bias.to(direction), Edit(writer, direction, edit.weight)))
+    matrix, bias = edited(edit, original.matrix, original.bias, row_normalization)
+    writer.matrix.copy_(matrix)
+    if writer.bias is not None and bias is not None:
+        writer.bias.copy_(bias)
+
+
+def edited(
+    edit: Edit, matrix: Tensor, bias: Tensor | None, row_normalization: RowNormalization
+) -> tuple[Tensor, Tensor | None]:
+    """What an edit makes of a writer's original values `(out, in)` and `(out,)`: float32, on the writer's device."""
+    direction = edit.direction.to(edit.writer.weight.device, torch.float32)
+    return (
+        ablate(matrix.to(direction), direction, edit.weight, row_normalization),
+        None if bias is None else ablated_bias(bias.to(direction), direction, edit.weight),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,19 @@ Job = Generator[Event, None, T]
 Report = Callable[[Event], None]
 HEARTBEAT = 0.2
 """Seconds between two yields of a call that reports nothing."""
+GRACE = 1.0
+"""Seconds that closing a job waits for its call to notice and to clean up after itself."""
 
 
 class Abandoned(BaseException):
     """Raised inside a background call, at its next report, when the job that started it was closed."""
 
 
-def in_background(call: Callable[[Report], T]) -> Job[T]:
-    """Run `call` on a daemon thread, yield the events it reports (and a `Tick` now and then) and return its result.
+def in_background(call: Callable[[Report], T], pulse: Callable[[], Event] = Tick) -> Job[T]:
+    """Run `call` on a daemon thread, yield the events it reports (and a `pulse` now and then) and return its result.
 
-    Closing the generator abandons the call: its next report raises `Abandoned` inside it.
+    Closing the generator abandons the call: its next report raises `Abandoned` inside it. A call that is long in
+    reporting outlives the job, so it must own what it writes to.
     """
     reports: queue.SimpleQueue[Event] = queue.SimpleQueue()
     abandoned = threading.Event()
@@ -51,9 +54,10 @@ def in_background(call: Callable[[Report], T]) -> Job[T]:
             try:
                 yield reports.get(timeout=HEARTBEAT)
             except queue.Empty:
-                yield Tick()
+                yield pulse()
     finally:
         abandoned.set()
+        thread.join(GRACE)
     if failures:
         raise failures[0]
     return results[0]

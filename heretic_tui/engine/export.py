@@ -2,22 +2,32 @@
 
 import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from heretic_tui import __version__
-from heretic_tui.engine.ablation import LowRank, ablated, edits, low_rank
+from heretic_tui.engine.ablation import LowRank, edited, edits, low_rank
+from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.dtypes import export_size
 from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.events import Event, Progress, Tick, Verified
 from heretic_tui.engine.files import os_errors
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.verification import Verification, place
+from heretic_tui.engine.verification import verify as verify_export
 from heretic_tui.profile.schema import Profile
 
 
@@ -43,12 +53,27 @@ def check_target(to: Path, needed: int, *, overwrite: bool) -> None:
         )
 
 
+def shard_bytes(size: str | int) -> int:
+    """Bytes of a size such as `5GB`, `500 MB` or `2GiB`. Raises `EngineError` for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", str(size), re.IGNORECASE)
+    if isinstance(size, int):
+        count = size
+    elif found:
+        count = int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    else:
+        count = 0
+    if count < 1:
+        raise EngineError(f"A file cannot be {size} large.", 'Give a size such as "5GB" or "500MB".')
+    return count
+
+
 @contextmanager
 def written_aside(to: Path) -> Iterator[Path]:
     """A fresh folder beside `to` that takes its place when the block ends well, and vanishes when it does not."""
     to = to.absolute()
-    aside = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    replaced = to.with_name(f".{to.name}.{os.getpid()}.replaced")
+    # A name of its own for each, since the thread of an export that was stopped may not be quite through with its own.
+    stem = f".{to.name}.{os.getpid()}-{secrets.token_hex(3)}"
+    aside, replaced = to.with_name(f"{stem}.partial"), to.with_name(f"{stem}.replaced")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
@@ -74,33 +99,190 @@ def _put_back(replaced: Path, to: Path) -> None:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """All tensors of a network by its own names: as they were and as a trial has them, both in the export's dtype."""
+
+    original: Mapping[str, Tensor]
+    ablated: Mapping[str, Tensor]
+
+
 def export_merged(
-    model: LanguageModel, directions: Directions, record: TrialRecord, profile: Profile, to: Path
-) -> Written:
-    """Write the whole ablated model: sharded safetensors, tokenizer, generation settings, model card."""
-    with (
-        written_aside(to) as folder,
-        ablated(
-            model,
-            directions,
-            record.parameters,
-            row_normalization=profile.row_normalization,
-            gain_aware=profile.gain_aware,
-        ),
-        os_errors(),
-        _no_progress_bar(),
-    ):
-        model.network.save_pretrained(folder, max_shard_size=profile.max_shard_size)
-        model.tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(model_card(model, record, profile, "merged"), encoding="utf-8")
+    model: LanguageModel,
+    directions: Directions,
+    record: TrialRecord,
+    profile: Profile,
+    to: Path,
+    *,
+    dtype: str | None = None,
+    max_shard_size: str | int | None = None,
+    verify: bool = True,
+) -> Job[Written]:
+    """Write the whole ablated model: sharded safetensors, tokenizer, generation settings, model card.
+
+    The live weights are only read, so the model is free for other work as soon as the job is closed, whatever its
+    thread still does. Nothing takes the place of `to` that has not passed its verification.
+    """
+    total = export_size(model.facts, dtype)
+    shard = shard_bytes(max_shard_size or profile.max_shard_size)
+    with written_aside(to) as folder:
+
+        def progress() -> Progress:
+            return Progress("export", min(_size(folder), total), total, "B")
+
+        states = yield from in_background(partial(ablated_states, model, directions, record, profile, dtype))
+        card = model_card(model, record, profile, "merged")
+        yield from in_background(partial(_write_merged, model, states.ablated, card, shard, folder, progress), progress)
+        yield Progress("export", total, total, "B")
+        if verify:
+            found = yield from in_background(partial(_verify, model, states, folder))
+            yield Verified(record.trial, found.tensors, found.changed, found.identical, found.missing)
         size = _size(folder)
     return Written(size)
 
 
+def ablated_states(
+    model: LanguageModel,
+    directions: Directions,
+    record: TrialRecord,
+    profile: Profile,
+    dtype: str | None,
+    report: Report,
+) -> States:
+    """The network's state without and with a trial's edits, in `dtype` or as it was loaded.
+
+    The edits are those of `ablated`, rounded as they were when the trial was measured and only then cast.
+    """
+    with torch.no_grad():
+        plain = dict(model.network.state_dict())
+        held = dict(plain)
+        for edit in edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware):
+            report(Tick())
+            writer = edit.writer
+            bias = None if writer.bias is None else writer.bias.detach()
+            matrix, bias = edited(edit, writer.matrix, bias, profile.row_normalization)
+            laid = matrix.T if writer.transposed else matrix
+            held[f"{writer.name}.weight"] = laid.to("cpu", writer.weight.dtype).contiguous()
+            if writer.bias is not None and bias is not None:
+                held[f"{writer.name}.bias"] = bias.to("cpu", writer.bias.dtype)
+        if dtype is None:
+            return States(plain, held)
+        cast: dict[tuple[Any, ...], Tensor] = {}
+        wanted = getattr(torch, dtype)
+        return States(*({name: _cast(model, state[name], wanted, cast) for name in state} for state in (plain, held)))
+
+
+def _cast(model: LanguageModel, tensor: Tensor, dtype: torch.dtype, known: dict[tuple[Any, ...], Tensor]) -> Tensor:
+    """The tensor in another dtype, on the host; tied ones stay tied, and what has a dtype of its own keeps it."""
+    if tensor.dtype != model.dtype or tensor.dtype == dtype:
+        return tensor
+    key = place(tensor)
+    if key not in known:
+        known[key] = tensor.to("cpu", dtype)
+    return known[key]
+
+
+def _write_merged(
+    model: LanguageModel,
+    state: Mapping[str, Tensor],
+    card: str,
+    max_shard_size: int,
+    folder: Path,
+    progress: Callable[[], Event],
+    report: Report,
+) -> None:
+    def silent(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return reported(factory, args, options, lambda *_: report(progress()))
+
+    with _filled(folder, report), os_errors(), bars_made_by(silent):
+        model.network.save_pretrained(folder, state_dict=dict(state), max_shard_size=max_shard_size)
+        report(progress())
+        _tell_dtype(folder / "config.json", model, state)
+        model.tokenizer.save_pretrained(folder)
+        report(progress())
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        _let_others_read(folder)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Give every file the permissions of an ordinary new one; safetensors makes its own for their owner alone."""
+    ordinary = (folder / "README.md").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(ordinary)
+
+
+@contextmanager
+def _filled(folder: Path, report: Report) -> Iterator[None]:
+    """Remove the folder where filling it fails, or where the job has gone: nobody else would look at it again."""
+    try:
+        yield
+        report(Tick())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _tell_dtype(path: Path, model: LanguageModel, state: Mapping[str, Tensor]) -> None:
+    """Let the configuration name the dtype of the file's weights; the library writes that of the live ones."""
+    written = state[f"{model.writers[0].name}.weight"].dtype
+    old, new = (str(dtype).removeprefix("torch.") for dtype in (model.dtype, written))
+    if old == new:
+        return
+
+    def told(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: told(item, name) for name, item in value.items()}
+        return new if key in {"dtype", "torch_dtype"} and value == old else value
+
+    path.write_text(json.dumps(told(json.loads(path.read_text(encoding="utf-8"))), indent=2) + "\n", encoding="utf-8")
+
+
+def _verify(model: LanguageModel, states: States, folder: Path, report: Report) -> Verification:
+    return verify_export(
+        folder,
+        stored_names(model, states.ablated),
+        stored_names(model, states.original),
+        model.source,
+        lambda done, total: report(Progress("verify", done, total, "tensors")),
+    )
+
+
+def stored_names(model: LanguageModel, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A state by the names of the architecture's checkpoints, which the library may have changed while loading."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    unsaved = model.network._keys_to_ignore_on_save or ()
+    saved = {name: tensor for name, tensor in state.items() if name not in unsaved}
+    names: Mapping[str, Tensor] = revert_weight_conversion(model.network, saved)
+    return names
+
+
 def export_adapter(
-    model: LanguageModel, directions: Directions, record: TrialRecord, profile: Profile, to: Path
+    model: LanguageModel,
+    directions: Directions,
+    record: TrialRecord,
+    profile: Profile,
+    to: Path,
+    *,
+    dtype: str | None = None,
+) -> Job[Written]:
+    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, the nearest of its rank for full.
+
+    Its factors are float32 unless a `dtype` is asked for.
+    """
+    with written_aside(to) as folder:
+        return (yield from in_background(partial(_write_adapter, model, directions, record, profile, dtype, folder)))
+
+
+def _write_adapter(
+    model: LanguageModel,
+    directions: Directions,
+    record: TrialRecord,
+    profile: Profile,
+    dtype: str | None,
+    folder: Path,
+    report: Report,
 ) -> Written:
-    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, the nearest of its rank for full."""
     from peft import LoraConfig
     from safetensors.torch import save_file
 
@@ -114,9 +296,11 @@ def export_adapter(
     if not found:
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
     rank = 1 if profile.row_normalization != "full" else profile.full_normalization_lora_rank
-    factors = [
-        low_rank(edit, model.pristine(edit.writer).matrix.float(), profile.row_normalization, rank) for edit in found
-    ]
+    factors = []
+    for done, edit in enumerate(found, start=1):
+        matrix = edit.writer.matrix.float()
+        factors.append(low_rank(edit, matrix, profile.row_normalization, rank))
+        report(Progress("export", done, len(found), "weights"))
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -130,42 +314,36 @@ def export_adapter(
     )
     if model.facts.revision:
         config.revision = model.facts.revision
-    with written_aside(to) as folder, os_errors():
+    with _filled(folder, report), os_errors():
         config.save_pretrained(str(folder))
-        save_file(_adapter_tensors(factors, rank), folder / "adapter_model.safetensors")
+        save_file(_adapter_tensors(factors, rank, dtype), folder / "adapter_model.safetensors")
         model.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(model, record, profile, "adapter"), encoding="utf-8")
+        _let_others_read(folder)
         size = _size(folder)
     return Written(size, rank, max(factor.error for factor in factors))
 
 
-def _adapter_tensors(factors: list[LowRank], rank: int) -> dict[str, torch.Tensor]:
+def _adapter_tensors(factors: list[LowRank], rank: int, dtype: str | None) -> dict[str, Tensor]:
     tensors = {}
+    wanted = torch.float32 if dtype is None else getattr(torch, dtype)
     for factor in factors:
         padding = rank - factor.down.shape[0]
         prefix = f"base_model.model.{factor.writer.name}"
-        tensors[f"{prefix}.lora_A.weight"] = torch.nn.functional.pad(factor.down, (0, 0, 0, padding)).contiguous()
-        tensors[f"{prefix}.lora_B.weight"] = torch.nn.functional.pad(factor.up, (0, padding)).contiguous()
+        down = torch.nn.functional.pad(factor.down, (0, 0, 0, padding))
+        up = torch.nn.functional.pad(factor.up, (0, padding))
+        tensors[f"{prefix}.lora_A.weight"] = down.to(wanted).contiguous()
+        tensors[f"{prefix}.lora_B.weight"] = up.to(wanted).contiguous()
     return tensors
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """The library shows a bar over shards of its own; the terminal belongs to whoever runs the job."""
-    from transformers.utils import logging as transformers_logging
-
-    def silent(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        return factory(*args, **{**options, "disable": True})
-
-    previous = transformers_logging.set_tqdm_hook(silent)
-    try:
-        yield
-    finally:
-        transformers_logging.set_tqdm_hook(previous)
-
-
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes below a folder that another thread may be writing to."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form: str) -> str:

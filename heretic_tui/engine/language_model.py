@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,8 +48,8 @@ class Pristine:
 class LanguageModel:
     """A causal language model, its tokenizer and what a study has settled about it.
 
-    `batch_size` and `response_prefix` are found at the start of a study; the batch size shrinks where memory
-    runs out.
+    `source` is the folder that its safetensors files are in, if it comes from such. `batch_size` and
+    `response_prefix` are found at the start of a study; the batch size shrinks where memory runs out.
     """
 
     name: str
@@ -57,6 +58,7 @@ class LanguageModel:
     layers: Sequence[nn.Module]
     writers: list[Writer]
     facts: ModelFacts
+    source: Path | None = None
     batch_size: int = 1
     response_prefix: str = ""
     _pristine: dict[str, Pristine] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note, Progress
 from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
+from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
 from heretic_tui.engine.writers import find_writers
 from heretic_tui.profile.schema import Profile
@@ -65,7 +66,7 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
             f"{name} runs in none of the dtypes tried ({'; '.join(refused)}).",
             "Add another to `dtypes`; if there is none, the weights are damaged.",
         )
-    model = assemble(name, network, tokenizer, source.revision)
+    model = assemble(name, network, tokenizer, source.revision, None if source.gguf else source.folder)
     model.template("Hello")  # a template that refuses everything is found before a run is made
     yield ModelLoaded(model.facts)
     return model
@@ -254,8 +255,6 @@ def _try_one_token(network: Any) -> None:
 @contextmanager
 def _loading_progress(source: Source, report: Report) -> Iterator[None]:
     """Turn the library's progress bars over tensors into events that name the shard they come from."""
-    from transformers.utils import logging as transformers_logging
-
     shards = _shards(source)
     files = sorted(set(shards.values()))
 
@@ -264,26 +263,14 @@ def _loading_progress(source: Source, report: Report) -> Iterator[None]:
         return f"shard {files.index(file) + 1}/{len(files)}" if file else source.gguf or ""
 
     def watched(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        items = list(args[0] if args else options.get("iterable") or ())
-        if not items:
-            return factory(*args, **{**options, "disable": True})
-        return _reported(items, detail, report)
+        return reported(factory, args, options, told)
 
-    previous = transformers_logging.set_tqdm_hook(watched)
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_tqdm_hook(previous)
-        transformers_logging.set_verbosity(level)
-
-
-def _reported(items: list[Any], detail: Callable[[str], str], report: Report) -> Iterator[Any]:
-    for done, item in enumerate(items, start=1):
-        yield item
+    def told(done: int, total: int, item: Any) -> None:
         name = item[0] if isinstance(item, tuple) else item
-        report(Progress("load", done, len(items), "tensors", detail(str(name))))
+        report(Progress("load", done, total, "tensors", detail(str(name))))
+
+    with bars_made_by(watched):
+        yield
 
 
 def _shards(source: Source) -> dict[str, str]:
@@ -295,7 +282,9 @@ def _shards(source: Source) -> dict[str, str]:
     return found
 
 
-def assemble(name: str, network: Any, tokenizer: Any, revision: str | None = None) -> LanguageModel:
+def assemble(
+    name: str, network: Any, tokenizer: Any, revision: str | None = None, source: Path | None = None
+) -> LanguageModel:
     """Join a network and its tokenizer, and find layers, writers and facts."""
     config = network.config.get_text_config()
     layers = decoder_layers(network, config.num_hidden_layers)
@@ -313,7 +302,7 @@ def assemble(name: str, network: Any, tokenizer: Any, revision: str | None = Non
         context_length=getattr(config, "max_position_embeddings", None),
         writers=dict(Counter(writer.component for writer in writers)),
     )
-    return LanguageModel(name, network, tokenizer, layers, writers, facts)
+    return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
 
 
 def loading_error(name: str, source: Source, error: BaseException) -> EngineError:

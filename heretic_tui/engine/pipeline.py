@@ -25,6 +25,7 @@ from heretic_tui.engine.directions import (
     measure_directions,
     save_directions,
 )
+from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import (
     BaselineMeasured,
@@ -37,7 +38,7 @@ from heretic_tui.engine.events import (
     TrialFinished,
     TrialStarted,
 )
-from heretic_tui.engine.export import check_target, export_adapter, export_merged
+from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
 from heretic_tui.engine.files import write_atomically
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
@@ -271,29 +272,76 @@ def optimize(
 
 
 def export(
-    run: Run, trial: int, to: Path, *, adapter: bool = False, overwrite: bool = False, load: Loader = load
+    run: Run,
+    trial: int,
+    to: Path,
+    *,
+    adapter: bool = False,
+    overwrite: bool = False,
+    dtype: str | None = None,
+    max_shard_size: str | int | None = None,
+    verify: bool = True,
+    verify_scores: bool = False,
+    load: Loader = load,
 ) -> Job[Exported]:
-    """Write a trial's model, or its adapter, to a folder. Raises `EngineError` before loading where it cannot be."""
+    """Write a trial's model, or its adapter, to a folder. Raises `EngineError` before loading where it cannot be.
+
+    `dtype` casts what is written, not the live model. A merged model is verified before it takes its place, unless
+    `verify` is off; with `verify_scores` it is then loaded afresh and measured like a trial.
+    """
+    if dtype is not None and dtype not in EXPORT_DTYPES:
+        raise EngineError(f"A model cannot be exported as {dtype}.", f"Choose one of {', '.join(EXPORT_DTYPES)}.")
+    if max_shard_size is not None:
+        shard_bytes(max_shard_size)
+    if adapter and verify_scores:
+        raise EngineError("An adapter cannot be loaded and measured by itself.", "Export the merged model to do that.")
     record = run.record(trial)
     known = run.model()
     path = run.path / DIRECTIONS
     if known is None or not path.is_file():
         raise EngineError(f"{run.name} has no directions yet.", "Resume it first.")
-    # Two bytes a parameter is a lower bound; the exact size is known when the model is loaded.
-    check_target(to, 0 if adapter else 2 * known[0].parameters, overwrite=overwrite)
+    check_target(to, 0 if adapter else export_size(known[0], dtype), overwrite=overwrite)
     model = yield from load(run.model_name, run.profile)
     if changed := changed_facts(known[0], model.facts):
         yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.network.parameters())
-    check_target(to, 0 if adapter else weights, overwrite=overwrite)
-    write = export_adapter if adapter else export_merged
+    check_target(to, 0 if adapter else export_size(model.facts, dtype), overwrite=overwrite)
     directions = load_directions(path)
-    written = yield from in_background(lambda _: write(model, directions, record, run.profile, to))
+    if adapter:
+        written = yield from export_adapter(model, directions, record, run.profile, to, dtype=dtype)
+    else:
+        written = yield from export_merged(
+            model,
+            directions,
+            record,
+            run.profile,
+            to,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            verify=verify,
+        )
     exported = Exported(
         trial, to.absolute(), "adapter" if adapter else "merged", written.size, written.rank, written.error
     )
     yield exported
+    if verify_scores:
+        yield from measure_export(run, to.absolute())
     return exported
+
+
+def measure_export(run: Run, folder: Path) -> Job[Evaluated]:
+    """Load an exported model afresh and measure it against the run's original model, as a trial is measured."""
+    base, known = run.base_scores(), run.model()
+    if base is None or known is None or known[1] is None:
+        raise EngineError(f"{run.name} has no scores of the original model yet.", "Resume it first.")
+    profile = run.profile.model_copy(update={"model_commit": None})
+    model = yield from load(str(folder), profile)
+    model.batch_size, model.response_prefix = known[1].batch_size, known[1].response_prefix
+    scoreboard = yield from load_scoreboard(model, profile)
+    scoreboard.restore(run.baseline_tensors())
+    measurement = yield from scoreboard.measure(model, "exported model")
+    evaluated = Evaluated(str(folder), run.model_name, measurement.scores, base)
+    yield evaluated
+    return evaluated
 
 
 def evaluate(model_name: str, base_name: str, profile: Profile) -> Job[Evaluated]:

@@ -20,7 +20,7 @@ SAID = {errno.ENOSPC: "the disk is full", errno.EROFS: "the file system is read-
 
 def final_name(path: object) -> str:
     """The name that a temporary file is to have in the end."""
-    return re.sub(r"^\.(.+)\.\d+\.partial$", r"\1", Path(str(path)).name)
+    return re.sub(r"^\.(.+)\.\d+(?:-\w+)?\.partial$", r"\1", Path(str(path)).name)
 
 
 class Disk:

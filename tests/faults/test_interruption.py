@@ -142,15 +142,19 @@ def test_an_interrupted_study_gives_what_an_uninterrupted_one_gives(heretic, mod
     assert len(records[0]) == 5
 
 
-def test_ctrl_c_during_an_export_leaves_what_was_there(heretic, study, tmp_path, contents, monkeypatch):
+@pytest.mark.parametrize("event", ["ModelLoaded", "Progress", "Verified"])
+def test_ctrl_c_during_an_export_leaves_what_was_there(
+    heretic, study, tmp_path, contents, partial_files, monkeypatch, event
+):
     target = tmp_path / "out"
     target.mkdir()
     (target / "old.txt").write_text("old")
-    interrupt_at(monkeypatch, "ModelLoaded")
+    interrupt_at(monkeypatch, event)
     outcome = heretic("export", study, "--trial", 1, "--to", target, "--overwrite", "--json")
     assert outcome.code == 130
     assert "nothing was changed" in outcome.err
     assert contents(target) == {"old.txt": b"old"}
+    assert not partial_files(tmp_path)
 
 
 def test_ctrl_c_before_the_job_begins(heretic, monkeypatch, study):

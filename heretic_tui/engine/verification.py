@@ -1,0 +1,120 @@
+"""Verification of an exported model: each tensor of each file against what should stand there."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heretic_tui.engine.errors import EngineError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found in an export that is in order.
+
+    `changed` and `identical` tensors make up `tensors`; `missing` names what the source's files have and it has not:
+    tensors tied to another, and those that the loaded class does not know.
+    """
+
+    tensors: int
+    changed: int
+    identical: int
+    missing: tuple[str, ...]
+
+
+def verify(
+    folder: Path,
+    expected: Mapping[str, Tensor],
+    original: Mapping[str, Tensor],
+    source: Path | None,
+    report: Callable[[int, int], None],
+) -> Verification:
+    """Compare the files in `folder` with `expected`, bit for bit; `original` holds the tensors before the edits.
+
+    Both are by the names of a checkpoint; where several share their memory one of them is enough. Raises
+    `EngineError` for the first tensor that is not there, is another one, or that nobody asked for.
+    """
+    stored = tensor_files(folder)
+    present = {place(expected[name]) for name in stored if name in expected}
+    lost = [name for name, tensor in expected.items() if name not in stored and place(tensor) not in present]
+    if lost:
+        raise _wrong(f"it lacks {_some(lost)}")
+    strange = [name for name in stored if name not in expected]
+    if strange:
+        raise _wrong(f"it holds {_some(strange)}, which the model has not")
+    opened = {file: _opened(file) for file in stored.values()}
+    changed = 0
+    for done, (name, file) in enumerate(stored.items(), start=1):
+        tensor, found = expected[name], opened[file].get_tensor(name)
+        if found.shape != tensor.shape:
+            raise _wrong(f"{name} has the shape {tuple(found.shape)} in place of {tuple(tensor.shape)}")
+        if not same_bits(found, tensor):
+            raise _wrong(f"{name} is not what was computed")
+        changed += not same_bits(tensor, original[name])
+        report(done, len(stored))
+    return Verification(len(stored), changed, len(stored) - changed, _missing(stored, source))
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same in type, shape and every bit; not-a-numbers equal themselves here."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if place(one) == place(other):
+        return True
+    flat = (tensor.to("cpu").contiguous().flatten().view(torch.uint8) for tensor in (one, other))
+    return torch.equal(*flat)
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """The file that holds each tensor of a safetensors checkpoint; empty where the folder holds none.
+
+    Raises `EngineError` for a file that cannot be read.
+    """
+    if (folder / INDEX).is_file():
+        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / file for file in dict.fromkeys(names.values())]
+    else:
+        files = [folder / SINGLE] if (folder / SINGLE).is_file() else []
+    return {name: file for file in files for name in _opened(file).keys()}  # noqa: SIM118 - a file, not a mapping
+
+
+def _missing(stored: Mapping[str, Path], source: Path | None) -> tuple[str, ...]:
+    """Names of the source's files that the export lacks. Raises `EngineError` where a shape differs."""
+    there = {} if source is None else tensor_files(source)
+    opened = {file: _opened(file) for file in {*there.values(), *stored.values()}}
+    for name in there.keys() & stored.keys():
+        before, after = (tuple(opened[files[name]].get_slice(name).get_shape()) for files in (there, stored))
+        if before != after:
+            raise _wrong(f"{name} has the shape {after}; in {source} it has {before}")
+    return tuple(sorted(there.keys() - stored.keys()))
+
+
+def _opened(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, "pt")
+    except (SafetensorError, OSError) as error:
+        raise EngineError(f"{file} cannot be read back ({error}).", "Check the disk, and export again.") from error
+
+
+def place(tensor: Tensor) -> tuple[Any, ...]:
+    """What two views of the same memory have in common."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _wrong(why: str) -> EngineError:
+    return EngineError(
+        f"The export did not pass its verification: {why}.", "Nothing was put in its place. Check the disk; try again."
+    )
