@@ -70,8 +70,7 @@ class Control:
 
     @property
     def subject(self) -> Path | str | None:
-        """What a chat is about: the run that is shown, unless another model than its own was loaded since; else that
-        model."""
+        """What a chat is about: the run that is shown, or the model that was loaded by itself since."""
         study = self.state.study
         other = self._loaded_since and study is not None and study.model != self.model_name
         return self.model_name if other or self.state.shown is None else self.state.shown
@@ -104,6 +103,7 @@ class Control:
             return pipeline.start_study(name, loaded.profile, stem, self.runs_dir, load=session.load)
 
         self.model_name = name
+        self._loaded_since = False
         self.state.shown = None
         self.trial = None
         self.worker.submit(STUDY, make)
@@ -117,6 +117,7 @@ class Control:
 
             return pipeline.resume_study(Run(path), trials, load=session.load)
 
+        self._loaded_since = False
         self.worker.submit(STUDY, make)
 
     def stop(self) -> None:
