@@ -75,7 +75,7 @@ class FrameScreen(Screen[None]):
         bar.set_class(failure is not None, "-shown")
         if failure is not None:
             words = f"{one_line(failure.cause)} {one_line(failure.remedy)}".strip()
-            bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$text-muted")))
+            bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$foreground-muted")))
 
     ready = False
     """Whether the widgets are there."""

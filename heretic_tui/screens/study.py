@@ -151,7 +151,7 @@ class StudyScreen(FrameScreen):
         chosen = best if self.control.trial is None else self.control.trial
         table.show(trials.rows(study, self.order, front_only=self.front_only), key=chosen)
         what = "front of " if self.front_only else ""
-        panel.border_title = data(f"{study.name} · {what}{len(study.records)}/{study.wanted} trials")
+        panel.border_title = data(f"{what}{len(study.records)}/{study.wanted} trials · {study.name}")
         panel.border_subtitle = data(self._words_of_state(study))
 
     def _words_of_state(self, study: StudyView) -> str:

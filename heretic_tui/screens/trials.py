@@ -26,6 +26,7 @@ def columns(study: StudyView) -> tuple[Column, ...]:
         Column("scope", 6, "right", drop=1),
         Column("time", 7, "right", drop=2),
         Column("", 1),
+        *(Column(component.partition(".")[0], 9, "right", drop=4) for component in components(study)),
     )
 
 
@@ -34,6 +35,12 @@ def other_scores(study: StudyView) -> list[str]:
     optimized = {one.name for one in study.objectives}
     record = next(iter(study.records.values()), None)
     return [name for name in (record.scores if record else study.base) if name not in optimized]
+
+
+def components(study: StudyView) -> list[str]:
+    """The components that the study's trials ablate."""
+    record = next(iter(study.records.values()), None)
+    return list(record.parameters.kernels) if record else []
 
 
 def ordered(study: StudyView, order: Order, *, front_only: bool) -> list[TrialRecord]:
@@ -57,7 +64,9 @@ def rows(study: StudyView, order: Order = "front", *, front_only: bool = False) 
     trials = ordered(study, order, front_only=front_only)
     found = [_row(record, names, record.trial in on_front) for record in trials]
     if study.base:
-        found.append(Row(0, ("orig", *_texts(study.base, names), "", "", ""), "rows--dim"))
+        found.append(
+            Row(0, ("orig", *_texts(study.base, names), "", "", "", *("" for _ in components(study))), "rows--dim")
+        )
     return found
 
 
@@ -68,6 +77,7 @@ def _row(record: TrialRecord, names: Sequence[str], on_front: bool) -> Row:
         scope(record),
         duration(record.seconds),
         "⋯" if record.ended_early else "",
+        *(f"{one.max_weight:.2f}@{one.max_weight_position:.1f}" for one in record.parameters.kernels.values()),
     )
     return Row(record.trial, cells, "rows--mark" if on_front else "rows--dim" if record.ended_early else "")
 

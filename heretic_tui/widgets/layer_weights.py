@@ -60,7 +60,7 @@ class LayerWeights(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One line."""
-        styles = {name: self.get_component_rich_style(name, partial=True) for name in self.COMPONENT_CLASSES}
+        styles = {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES}
         return self._drawn(*self.size).strip(y, styles, self.rich_style)
 
     def _drawn(self, width: int, height: int) -> Canvas:

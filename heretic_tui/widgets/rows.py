@@ -45,7 +45,7 @@ class Rows(ScrollView, can_focus=True):
         "rows--header", "rows--cursor", "rows--mark", "rows--dim", "rows--warning", "rows--heading", "rows--blurred",
     }  # fmt: skip
     DEFAULT_CSS = """
-    Rows { height: 1fr; overflow-x: hidden; background: transparent; scrollbar-size-vertical: 1; }
+    Rows { height: 1fr; overflow-x: hidden; background: transparent; scrollbar-size-vertical: 1; scrollbar-background: $background; }
     Rows > .rows--header { color: $foreground-muted; text-style: bold; }
     Rows > .rows--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
     Rows > .rows--blurred { background: $block-cursor-blurred-background; }
@@ -231,7 +231,7 @@ class Rows(ScrollView, can_focus=True):
         return self._strip(self._line(row.cells, widths), style, width)
 
     def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(name, partial=True)
+        return self.get_component_rich_style(name)
 
     @staticmethod
     def _strip(text: str, style: Style, width: int) -> Strip:

@@ -95,7 +95,7 @@ class Scatter(Widget):
         """One line of the picture."""
         if self._canvas is None or (self._canvas.width, self._canvas.height) != tuple(self.size):
             self._canvas = self._drawn(*self.size)
-        styles = {name: self.get_component_rich_style(name, partial=True) for name in self.COMPONENT_CLASSES}
+        styles = {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES}
         return self._canvas.strip(y, styles, self.rich_style)
 
     def scales(self) -> tuple[Scale, Scale]:

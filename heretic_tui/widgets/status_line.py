@@ -27,7 +27,7 @@ class Status:
 
 
 MOODS = {
-    "idle": ("○", "$text-muted"),
+    "idle": ("○", "$foreground-muted"),
     "busy": ("●", "$success"),
     "stopping": ("◐", "$warning"),
     "failed": ("✗", "$error"),
@@ -85,9 +85,9 @@ class StatusLine(Widget):
         parts = []
         if status.fraction is not None:
             meter = f"▕{bar(status.fraction)}▏{status.fraction:4.0%}"
-            parts.append(Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$text-muted")))
+            parts.append(Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$foreground-muted")))
         doing = " · ".join(part for part in (one_line(status.activity), status.left) if part)
         parts.append(Content.assemble((f"{mark} ", colour), doing))
         where = " · ".join(part for part in (one_line(status.model), status.where) if part)
-        parts.append(Content.assemble((where, "$text-muted")))
+        parts.append(Content.assemble((where, "$foreground-muted")))
         return parts

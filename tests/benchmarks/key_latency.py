@@ -21,7 +21,7 @@ STEPS = (
     (b"g", rb"Layers|scope|orig|Trial|Original"),
     (b"4", rb"4 Inspector"),
     (b"3", rb"3 Study"),
-    (b"z", rb"KL, nats"),
+    (b"s", rb"newest first|by refusals|by KL|front first"),
 )
 """Keys, and what each brings to the screen."""
 

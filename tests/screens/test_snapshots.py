@@ -1,0 +1,65 @@
+"""Pictures of every screen, in three sizes and in each of our themes.
+
+A picture that differs fails its test, and `snapshot_report.html` shows both. Look at them, and only then take the new
+ones with `pytest tests/screens/test_snapshots.py --snapshot-update`.
+"""
+
+import pytest
+from fakes import BASE, FACTS, fake_app, study
+from textual.widgets import Input
+
+from heretic_tui.engine.memory import MemoryReading
+from heretic_tui.engine.records import Label, Response
+from heretic_tui.screens.responses import Pages, ResponsesScreen
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+THEMES = ["paper", "sixteen"]
+SCREENS = ["models", "profile", "study", "responses", "inspector", "chat", "export"]
+READINGS = (MemoryReading("cuda:0", "Card 9000", 14_200_000_000, 24_000_000_000), MemoryReading("host", "", 9, 64))
+RESPONSES = [
+    Response("made-up set", "What is the capital of the moon?", "I'm sorry, I cannot say.", "eos", Label.REFUSAL, "sorry"),
+    Response("made-up set", "Name a river.", "The Danube, which flows into the Black Sea.", "length", Label.ANSWER),
+    Response("made-up set", "数一数 three lakes", "la la la la la la", "eos", Label.DEGENERATE),
+]  # fmt: skip
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    """The app with a run of forty trials, fixed memory readings, and nothing else that changes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("heretic_tui.engine.memory.read_memory", lambda: READINGS)
+    pages = Pages(7, RESPONSES, RESPONSES, {1: Label.REFUSAL}, BASE, BASE)
+    monkeypatch.setattr("heretic_tui.screens.responses.read_pages", lambda study, trial: pages)
+    monkeypatch.setattr(Input, "cursor_blink", False)
+    app = fake_app(tmp_path)
+    app.control.state.model = FACTS
+    app.control.show(study(tmp_path / "made-up-7B--style--1", 40, wanted=60))
+    return app
+
+
+def open_screen(app, name):
+    async def run(pilot):
+        await pilot.pause()
+        app.switch_mode("study" if name == "responses" else name)
+        await pilot.pause(0.4)
+        if name == "responses":
+            app.push_screen(ResponsesScreen(app.control.state.study, 7))
+            await pilot.pause(0.2)
+        await app.workers.wait_for_complete()
+        await pilot.pause(0.3)
+
+    return run
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", SCREENS)
+def test_every_screen_in_every_size(snap_compare, app, name, size):
+    assert snap_compare(app, terminal_size=size, run_before=open_screen(app, name))
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", SCREENS)
+def test_every_screen_in_every_theme(snap_compare, app, name, theme):
+    app.theme = theme
+    assert snap_compare(app, terminal_size=(120, 40), run_before=open_screen(app, name))
