@@ -65,6 +65,7 @@ class MessageBox(TextArea):
 
     def on_paste(self, event: events.Paste) -> None:
         """Leave out what could come back to the terminal as an escape sequence; the box then takes the rest."""
+        event.stop()
         whole = event.text.replace("\r\n", "\n").replace("\r", "\n")
         event.text = "".join(one for one in whole if one in "\n\t" or unicodedata.category(one) != "Cc")
 
