@@ -35,6 +35,8 @@ class Control:
         """The profile that a new study is to use; None is the default one, not read yet."""
         self.trial: int | None = None
         """The trial that is selected, on every screen; 0 is the original model."""
+        self.trusted: set[str] = set()
+        """Models whose own code the person has allowed to run, until the app ends."""
         self._loaded_since = False
         """Whether a model was loaded by itself after the shown run was opened."""
 
@@ -58,6 +60,14 @@ class Control:
 
             self.profile = store.resolve(None)
         return self.profile
+
+    def trusting(self, name: str, loaded: "LoadedProfile") -> "LoadedProfile":
+        """The profile with which this model is loaded: its own code runs where the person has allowed it."""
+        if name not in self.trusted or loaded.profile.trust_remote_code:
+            return loaded
+        from heretic_tui.profile import store
+
+        return store.apply_overrides(loaded, ["trust_remote_code=true"])
 
     def show(self, study: StudyView) -> None:
         """Let the screens be about a run that was read from its folder."""
@@ -84,7 +94,7 @@ class Control:
 
     def load(self, name: str) -> None:
         """Load a model, to be there when it is needed."""
-        profile = self.chosen_profile().profile
+        profile = self.trusting(name, self.chosen_profile()).profile
 
         def make(session: "Session") -> Any:
             return session.load(name, profile)
@@ -95,6 +105,7 @@ class Control:
 
     def start(self, name: str, loaded: "LoadedProfile") -> None:
         """Begin a new study."""
+        loaded = self.trusting(name, loaded)
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
@@ -147,7 +158,8 @@ class Control:
             if talk is not None and talk.stopping:
                 return _nothing()
             run = Run(subject) if isinstance(subject, Path) else None
-            profile = run.profile if run else (loaded or store.resolve(None)).profile
+            chosen = self.trusting(str(name), loaded or store.resolve(None))
+            profile = run.profile if run else chosen.profile
             name = run.model_name if run else str(subject)
             return pipeline.chat(name, profile, run, turns, sampling, load=session.load)
 
