@@ -158,9 +158,8 @@ class Control:
             if talk is not None and talk.stopping:
                 return _nothing()
             run = Run(subject) if isinstance(subject, Path) else None
-            chosen = self.trusting(str(name), loaded or store.resolve(None))
-            profile = run.profile if run else chosen.profile
             name = run.model_name if run else str(subject)
+            profile = run.profile if run else self.trusting(name, loaded or store.resolve(None)).profile
             return pipeline.chat(name, profile, run, turns, sampling, load=session.load)
 
         self.worker.submit(CHAT, make)
