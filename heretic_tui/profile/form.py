@@ -228,7 +228,15 @@ def difference_texts(found: Iterable[Difference]) -> list[tuple[str, str, str]]:
 
 
 def _any_text(value: Any) -> str:
-    return UNSET if value is None else toml(value) if isinstance(value, list | Mapping) else str(value)
+    match value:
+        case None:
+            return UNSET
+        case [{}, *_]:
+            return ", ".join(_row_text(row) for row in value)
+        case list() | dict():
+            return toml(value)
+        case _:
+            return str(value)
 
 
 def styled_toml(text: str) -> list[tuple[Literal["comment", "table", "key"], str]]:

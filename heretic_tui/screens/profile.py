@@ -143,12 +143,12 @@ class ProfileScreen(ProfileFiles):
         changes = (
             f"{count} unsaved change{'s' if count != 1 else ''}" if count else "unsaved text" if draft.unsaved else ""
         )
-        words = "built in · saving asks for a name of your own" if draft.builtin else str(draft.saved.path)
-        parts: list[Any] = [(one_line(draft.name), "bold $primary"), (f"  {one_line(words)}", "$text-muted")]
+        parts: list[Any] = [(one_line(draft.name), "bold $primary")]
         if changes:
             parts.append((f"  ● {changes}", "bold $accent"))
-        if draft.loaded.profile.form == "1.4":
-            parts.append(("  in the form of Heretic 1.4", "$text-muted"))
+        form = " · in the form of Heretic 1.4" if draft.loaded.profile.form == "1.4" else ""
+        where = _home(draft.saved.path) if draft.saved.path else "built in, saving asks for a name of your own"
+        parts.append((f"  {one_line(where)}{form}", "$text-muted"))
         self.query_one("#title", Static).update(Content.assemble(*parts))
 
     def _show_groups(self) -> None:
@@ -177,7 +177,8 @@ class ProfileScreen(ProfileFiles):
             lines.append(Line(field.key, field.label, _boxed(field), field.state, field.sign, idle=bool(field.idle)))
         rows = self.query_one(SettingRows)
         rows.empty = "No setting has these words in its name or help; esc ends the search."
-        rows.show_lines(lines)
+        known = {line.key for line in lines}
+        rows.show_lines(lines, key=rows.key if rows.key in known else shown[0].key if shown else None)
         panel = self.query_one("#settings-panel")
         panel.border_title = f"Found {len(shown)}" if self.words else str(group).capitalize()
         self._show_details()
@@ -610,6 +611,11 @@ def _boxed(field: "Field") -> str:
     if field.setting.kind != "flag":
         return field.text
     return f"[{'-' if field.value is None else 'x' if field.value else ' '}] {field.text}"
+
+
+def _home(path: Path) -> str:
+    """A path as people write it."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def _wrong(loaded: "LoadedProfile", field: "Field", kind: Any, text: str) -> list[str]:

@@ -239,7 +239,14 @@ class ProfileFiles(FrameScreen):
 
             return moved_on(draft)
 
-        self.aside(work, lambda moved: self._write() if moved is None else self._ask_conflict())
+        def then(moved: str | None) -> None:
+            self._seen = moved
+            if moved is None:
+                self._write()
+            else:
+                self._ask_conflict()
+
+        self.aside(work, then)
 
     def _write(self) -> None:
         draft = self.draft
