@@ -18,15 +18,19 @@ def bars_made_by(bar: Bar) -> Iterator[None]:
     The hook is one for the whole process, so a second thread waits here for the first: the load or the export of a
     job that was closed may still be at its last tensor.
     """
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 
     with _hook:
+        # The reader of GGUF files makes its bar past the library's own, which alone knows the hook.
+        unhooked, gguf.tqdm = gguf.tqdm, transformers_logging.tqdm
         previous = transformers_logging.set_tqdm_hook(bar)
         level = transformers_logging.get_verbosity()
         transformers_logging.set_verbosity_error()
         try:
             yield
         finally:
+            gguf.tqdm = unhooked
             transformers_logging.set_tqdm_hook(previous)
             transformers_logging.set_verbosity(level)
 
