@@ -86,6 +86,8 @@ class ChatScreen(FrameScreen):
         self._followed: tuple[object, int | None] | None = None
         """The run and the selected trial that the left column has followed."""
         self._drawn: object = None
+        self._frame: object = None
+        """What was drawn last, and what of it the frames around the columns tell."""
         self._draft: str | None = None
         """What stood in the box before the last message was taken back for editing; None while nothing is edited."""
         self._paused = False
@@ -193,18 +195,22 @@ class ChatScreen(FrameScreen):
         doing = self._doing(talk) if talk else ("", "")
         short = talk is not None and talk.two and self.size.width < 100
         captions = [caption(one.candidate, self.study, short=short) for one in talk.columns] if talk else ["", ""]
-        looks = (id(talk), talk and (talk.version, talk.two, talk.sampling, talk.system), doing, captions, self._active)
-        now = (*looks, self._draft is None, self._paused and not self.control.studying, self.size.width)
+        settings = (talk.two, talk.sampling, talk.system, talk.busy) if talk else ()
+        modes = (self._active, self._draft is None, self._paused and not self.control.studying, self.size.width)
+        frame = (id(talk), captions, settings, modes)
+        now = (frame, doing, talk.version if talk else 0)
         if now == self._drawn:
             return
         self._drawn = now
         with self.app.batch_update():
-            self._arrange(talk)
+            if frame != self._frame:  # a title that is set is a widget that is drawn, even if it stays the same
+                self._frame = frame
+                self._arrange(talk)
+                self._describe(talk)
             for index in range(2 if talk and talk.two else 1):
                 shown = talk.columns[index].shown if talk else []
                 empty = NOBODY if talk is None else NOTHING if index == 0 else ""
                 self._column(index).show(captions[index] or "Chat", shown, doing[index], empty)
-            self._describe(talk)
 
     def _arrange(self, talk: Talk | None) -> None:
         """Both columns side by side, or one at a time where they would be too narrow."""
