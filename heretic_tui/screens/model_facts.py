@@ -68,15 +68,19 @@ def facts_lines(facts: "CheckpointFacts") -> list[Line]:
 
 def writers(found: Mapping[str, int]) -> str:
     """Residual writers by component: 36 × attn.o_proj, 36 × mlp.down_proj."""
-    return "\n".join(f"{number} × {component}" for component, number in found.items()) or "none known"
+    return ",\n".join(f"{number} × {component}" for component, number in found.items()) or "none known"
 
 
 def loaded_lines(model: ModelFacts) -> list[Line]:
-    """What is known of a model since it was loaded."""
+    """What is known of the model in memory."""
     return [
         Fact("in memory", f"{SHORT.get(model.dtype, model.dtype)} on {model.device}", "$success"),
-        Fact("found", writers(model.writers)),
-        Words(),
+        Fact("parameters", count(model.parameters)),
+        Fact("architecture", model.architecture),
+        Fact("layers", f"{model.layers}, {model.width} wide"),
+        Fact("context", f"{model.context_length:,} tokens" if model.context_length else "not told"),
+        Fact("writers", f"found {writers(model.writers)}"),
+        *([Fact("commit", model.revision)] if model.revision else []),
     ]
 
 
@@ -103,8 +107,8 @@ def fit_lines(facts: "CheckpointFacts", profile: "Profile", memory: Sequence["Me
                 return [*lines, Words(f"{error.cause} {error.remedy}", "$warning")]
             batches[name] = batch
             lines.append(_meter(f"{name}{'*' if name == chosen else ''}", fit))
-        lines.append(Words(_together(batches, profile), "$text-muted"))
-    return [*lines, Words(f"* what the profile asks for", "$text-muted")]
+        lines.append(Words(_together(batches, profile), "$foreground-muted"))
+    return [*lines, Words("* what the profile asks for", "$foreground-muted")]
 
 
 def _devices(memory: Sequence["MemoryReading"]) -> list["MemoryReading"]:
@@ -149,7 +153,8 @@ def _meter(label: str, fit: "Fit") -> Meter:
 def _together(batches: Mapping[str, int], profile: "Profile") -> str:
     tokens = PROMPT_TOKENS + profile.max_response_length
     if len(set(batches.values())) == 1:
-        return f"for {next(iter(batches.values()))} prompts × {tokens} tokens"
+        number = next(iter(batches.values()))
+        return f"for {number} prompt{'s' if number > 1 else ''} × {tokens} tokens"
     each = ", ".join(f"{name} {number}" for name, number in batches.items())
     return f"prompts of {tokens} tokens at once: {each}"
 

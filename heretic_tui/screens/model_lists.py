@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from heretic_tui.engine.summary import RunSummary
     from heretic_tui.state import StudyView
 
-MODEL_COLUMNS = (Column("model"), Column("where", 6, drop=1), Column("size", 7, "right"))
-RUN_COLUMNS = (Column("run"), Column("best", 8, "right", drop=2), Column("trials", 7, "right"),
-               Column("begun", 6, "right"))  # fmt: skip
+MODEL_COLUMNS = (Column("model", least=22), Column("where", 6, drop=1), Column("size", 7, "right"))
+RUN_COLUMNS = (
+    Column("run", least=24),
+    Column("best", 8, "right", drop=1),
+    Column("trials", 7, "right"),
+    Column("begun", 6, "right"),
+)
 WHERE = {"demo": "demo", "hub": "cache", "folder": "folder", "gguf": "gguf"}
 
 

@@ -31,7 +31,9 @@ class ProgressLine(Widget):
             return Content("")
         if activity.stopping:
             return Content.assemble(("◐ stopping …", "$warning"))
-        name = one_line(f"{activity.phase or activity.title} {activity.detail}".strip())
+        # Before its first phase a job imports the engine.
+        phase = activity.phase or f"{activity.title}: starting the engine …"
+        name = one_line(f"{phase} {activity.detail}".strip())
         parts = [name]
         if activity.fraction is not None:
             parts.append(f"▕{bar(activity.fraction, 10)}▏")

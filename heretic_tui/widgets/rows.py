@@ -21,12 +21,16 @@ from heretic_tui.formats import one_line
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `width` 0 takes what the others leave. Columns with a higher `drop` go first where room is short."""
+    """A column; `width` 0 takes what the others leave, `least` at the least.
+
+    Columns with a higher `drop` go first where room is short.
+    """
 
     title: str
     width: int = 0
     justify: Literal["left", "right"] = "left"
     drop: int = 0
+    least: int = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class Rows(ScrollView, can_focus=True):
         """The width of every column, 0 for those left out."""
         kept = dict(enumerate(self.columns))
         for level in sorted({column.drop for column in self.columns if column.drop}, reverse=True):
-            if sum((column.width or 12) + 1 for column in kept.values()) <= room + 1:
+            if sum((column.width or column.least) + 1 for column in kept.values()) <= room + 1:
                 break
             kept = {index: column for index, column in kept.items() if column.drop != level}
         fixed = sum(column.width + 1 for column in kept.values()) - 1

@@ -21,7 +21,7 @@ class Fact:
     label: str
     text: str
     style: str = ""
-    mark: str = "$text-muted"
+    mark: str = "$foreground-muted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Sheet(Widget):
         rest = f" {one_line(meter.amount)} {one_line(meter.verdict)}"
         cells = max(SHORTEST, min(LONGEST, width - len(label) - len(rest) - 2))
         return Content.assemble(
-            (label, "$text-muted"),
+            (label, "$foreground-muted"),
             (f"▕{bar(meter.fraction, cells)}▏", meter.style),
             f" {one_line(meter.amount)} ",
             (one_line(meter.verdict), meter.style),
