@@ -78,7 +78,7 @@ def find_source(name: str, profile: Profile) -> Job[Source]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise EngineError(f"There is no file {name}.", "Check the path of the GGUF file.")
-        return Source(path.resolve().parent, gguf=path.name)
+        return Source(path.parent.resolve(), gguf=path.name)  # in the hub's cache the file itself is a link
     if path.is_dir():
         return _folder_source(path)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
@@ -286,6 +286,7 @@ def assemble(
     name: str, network: Any, tokenizer: Any, revision: str | None = None, source: Path | None = None
 ) -> LanguageModel:
     """Join a network and its tokenizer, and find layers, writers and facts."""
+    _feed_head_contiguously(network)
     config = network.config.get_text_config()
     layers = decoder_layers(network, config.num_hidden_layers)
     width = int(network.get_input_embeddings().weight.shape[1])
@@ -303,6 +304,17 @@ def assemble(
         writers=dict(Counter(writer.component for writer in writers)),
     )
     return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
+
+
+def _feed_head_contiguously(network: Any) -> None:
+    """Of a prompt only the last position's logits are asked for: a strided slice of the hidden states.
+
+    With such an input the processor's matrix product copies the whole head once a row, which costs more time and
+    memory than all the rest of the pass (measured: 32 rows of bfloat16, 9.1 s and 1.8 GB against 0.1 s and 9 MB).
+    """
+    head = network.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
 def loading_error(name: str, source: Source, error: BaseException) -> EngineError:

@@ -301,3 +301,16 @@ def test_a_probe_takes_some_time_for_reading_and_for_a_step():
     prefill, step = result(probe(model, model.encode(TEXTS)))
     assert prefill > 0
     assert step > 0
+
+
+def test_the_head_is_never_fed_a_strided_slice():
+    """A matrix product with a strided input copies the whole head once a row."""
+    model = tiny_model("llama")
+    seen = []
+    model.network.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: seen.append(inputs[0].is_contiguous())
+    )
+    result(generate(model, TEXTS, 3, "test"))
+    result(first_token_log_probabilities(model, TEXTS, "test"))
+    assert seen
+    assert all(seen)
