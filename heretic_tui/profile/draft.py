@@ -146,7 +146,9 @@ def begin(name_or_path: str | None) -> tuple[Draft, bool]:
             raise
         return found, True
     kept = _read(_file(saved))
-    return (kept, True) if kept is not None and kept.unsaved else (Draft(saved, saved), False)
+    if kept is None or not kept.unsaved or kept.text == saved.document.as_string():
+        return Draft(saved, saved), False
+    return kept, True
 
 
 def latest() -> Draft | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from heretic_tui.profile.schema import Profile
     from heretic_tui.profile.store import Difference, LoadedProfile
 
-SIGNS = {"+": "$success", "-": "$error", "@": "$primary", " ": "$text-muted"}
+SIGNS = {"+": "$success", "-": "$error", "@": "$primary", " ": "$foreground-muted"}
 WIDE = 132
 """Columns from which on the form and a view of its text stand side by side."""
 TABLE = "[]"
@@ -105,7 +105,10 @@ class ProfileScreen(ProfileFiles):
         self.query_one(SettingRows).focus()
         if self.app.size.width >= WIDE:
             self.action_view("toml")
-        self.begin()
+        chosen = self.control.profile
+        # The default one may have been taken for want of another; then what was edited last goes first.
+        default = chosen is None or (chosen.path is None and chosen.name == "default")
+        self.begin(None if chosen is None or default else str(chosen.path or chosen.name))
 
     def on_screen_resume(self) -> None:
         """Take a profile that was chosen elsewhere, or notice that the file was changed."""
@@ -148,7 +151,7 @@ class ProfileScreen(ProfileFiles):
             parts.append((f"  ● {changes}", "bold $accent"))
         form = " · in the form of Heretic 1.4" if draft.loaded.profile.form == "1.4" else ""
         where = _home(draft.saved.path) if draft.saved.path else "built in, saving asks for a name of your own"
-        parts.append((f"  {one_line(where)}{form}", "$text-muted"))
+        parts.append((f"  {one_line(where)}{form}", "$foreground-muted"))
         self.query_one("#title", Static).update(Content.assemble(*parts))
 
     def _show_groups(self) -> None:
@@ -204,13 +207,16 @@ class ProfileScreen(ProfileFiles):
     def _told(self, field: "Field") -> Content:
         from heretic_tui.profile import editing, form
 
-        parts: list[Any] = [plain(field.setting.help), (f"\n{' · '.join(form.facts(field))}", "$text-muted")]
+        facts = form.facts(field)
+        if (table := self._table()) is not None and table.is_prompt_set:
+            facts.append("v shows the prompts")
+        parts: list[Any] = [plain(field.setting.help), (f"\n{' · '.join(facts)}", "$foreground-muted")]
         if field.unsaved:
             parts.append((f"\n● was {one_line(form.value_text(field.saved, field.setting))} in the file", "$accent"))
         if field.idle:
             parts.append((f"\n! {field.idle}", "$warning"))
         if len(field.text) > 30 and editing.notation(field) not in {"toggle", "choice"}:
-            parts.append((f"\n= {one_line(field.text)}", "$text-muted"))
+            parts.append((f"\n= {one_line(field.text)}", "$foreground-muted"))
         return Content.assemble(*parts)
 
     def _told_table(self) -> Content:
@@ -219,7 +225,7 @@ class ProfileScreen(ProfileFiles):
             return Content("")
         words = "v shows the first prompts · E edits the table as TOML" if found.is_prompt_set else "E edits it as TOML"
         idle = f"\n! {found.idle}" if found.idle else ""
-        return Content.assemble(plain(found.help), (f"\n{words}", "$text-muted"), (idle, "$warning"))
+        return Content.assemble(plain(found.help), (f"\n{words}", "$foreground-muted"), (idle, "$warning"))
 
     def _table(self) -> Any:
         """The table that the cursor is in."""
@@ -283,7 +289,7 @@ class ProfileScreen(ProfileFiles):
         line = self.query_one("#filter", Input)
         if line.has_focus and self.words:
             self.query_one(SettingRows).focus()
-        elif self.view and self._narrow:
+        elif self.view and self._covers:
             self.action_view(self.view)
         elif line.has_class("-shown"):
             key = self.query_one(SettingRows).key
@@ -362,6 +368,8 @@ class ProfileScreen(ProfileFiles):
         if field is None:
             if (table := self._table()) is not None and table.is_prompt_set:
                 self.action_view("prompts")
+            else:
+                self.action_edit_text()
             return
         match kind := editing.notation(field):
             case "toggle":
@@ -447,8 +455,9 @@ class ProfileScreen(ProfileFiles):
     # The side
 
     @property
-    def _narrow(self) -> bool:
-        return self.has_class("-narrow")
+    def _covers(self) -> bool:
+        """Whether there is room for the form or the side only."""
+        return self.has_class("-narrow") and self.has_class("-low")
 
     def action_view(self, view: str) -> None:
         """Show a view beside or instead of the form, or put it away."""
@@ -460,7 +469,7 @@ class ProfileScreen(ProfileFiles):
                 self._preview()
         self.query_one("#side").set_class(bool(self.view), "-shown")
         self.query_one("#form").set_class(bool(self.view), "-hidden")
-        if self.view and self._narrow:
+        if self.view and self._covers:
             self.query_one("#text").focus()
         elif not self.view:
             self.query_one(SettingRows).focus()
@@ -478,7 +487,7 @@ class ProfileScreen(ProfileFiles):
     def _toml(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
         from heretic_tui.profile.form import styled_toml
 
-        styles = {"comment": "$text-muted", "table": "bold $primary", "key": ""}
+        styles = {"comment": "$foreground-muted", "table": "bold $primary", "key": ""}
         lines = [(line or " ", styles[kind]) for kind, line in styled_toml(draft.text)]
         return "The TOML that it will become", lines, self._line_of_cursor(draft)
 
@@ -493,7 +502,7 @@ class ProfileScreen(ProfileFiles):
     def _difference(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
         lines = [(f"{sign} {line}" if sign != "@" else line, SIGNS[sign]) for sign, line in draft.difference()]
         what = f"the built-in {draft.name}" if draft.builtin else draft.saved.name
-        return f"Difference to {what}", lines or [(f"Nothing differs from {what}.", "$text-muted")], None
+        return f"Difference to {what}", lines or [(f"Nothing differs from {what}.", "$foreground-muted")], None
 
     # The prompts
 
@@ -527,7 +536,7 @@ class ProfileScreen(ProfileFiles):
     def _prompts(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
         told = self.preview
         if isinstance(told, str):
-            return "Prompts", [(told, "$text-muted")], None
+            return "Prompts", [(told, "$foreground-muted")], None
         title = f"Prompts of {told.prompt_set}"
         if told.problem:
             return title, [(f"✗ {told.problem}", "$error")], None
@@ -536,7 +545,7 @@ class ProfileScreen(ProfileFiles):
             if told.templated
             else ("as they stand, with prefix and suffix; load a model to see its chat template around them")
         )
-        lines: list[TextLine] = [(f"{told.total} prompts; the first {len(told.texts)} {how}.", "$text-muted")]
+        lines: list[TextLine] = [(f"{told.total} prompts; the first {len(told.texts)} {how}.", "$foreground-muted")]
         for number, text in enumerate(told.texts, 1):
             lines += [(" ", ""), (f"{number}", "bold $primary"), (text, "")]
         return title, lines, None
@@ -579,14 +588,18 @@ class ProfileScreen(ProfileFiles):
 
     def _run(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
         if self.run_profile is None:
-            return "The run", [("No run is shown; open one on the models screen (1).", "$text-muted")], None
+            return "The run", [("No run is shown; open one on the models screen (1).", "$foreground-muted")], None
         from heretic_tui.profile.form import difference_texts
 
         name = self.run_profile[0].name
         lines: list[TextLine] = []
         for key, theirs, here in difference_texts(self._differences()):
-            lines += [(key, "bold"), (f"  run   {theirs}", "$text-muted"), (f"  here  {here}", ""), (" ", "")]
-        return f"Where {name} differs", lines or [("It has the same settings as this profile.", "$text-muted")], None
+            lines += [(key, "bold"), (f"  run   {theirs}", "$foreground-muted"), (f"  here  {here}", ""), (" ", "")]
+        return (
+            f"Where {name} differs",
+            lines or [("It has the same settings as this profile.", "$foreground-muted")],
+            None,
+        )
 
     # Begin
 

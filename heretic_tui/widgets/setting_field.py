@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -19,6 +20,7 @@ from heretic_tui.formats import one_line
 from heretic_tui.widgets.rows import Column, Row, Rows
 
 WIDEST_LABEL = 28
+MOST_REASON_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,13 @@ class SettingRows(Rows):
     _label = 10
     """Cells of the longest label."""
 
+    @property
+    def _room(self) -> int:
+        """Cells of a line, without the scroll bar."""
+        return self.scrollable_content_region.width
+
     def _arrange(self) -> None:
-        room = self.size.width
+        room = self._room
         self.columns = (
             Column("", 1),
             Column("", min(self._label, WIDEST_LABEL)),
@@ -79,9 +86,9 @@ class SettingRows(Rows):
 
     def value_region(self) -> Region:
         """Where the value under the cursor is drawn, in the widget's own coordinates."""
-        sign, label, *_ = self._widths(self.size.width)
+        sign, label, *_ = self._widths(self._room)
         x = sign + label + 2
-        return Region(x, self.cursor - self.scroll_offset.y, max(10, self.size.width - x), 1)
+        return Region(x, self.cursor - self.scroll_offset.y, max(10, self._room - x), 1)
 
     def render_line(self, y: int) -> Strip:
         """One line of the form."""
@@ -89,7 +96,7 @@ class SettingRows(Rows):
         if not self.rows or index >= len(self.rows):
             return super().render_line(y)
         row = self.rows[index]
-        width = self.size.width
+        width = self._room
         style = self.rich_style
         under = index == self.cursor
         cursor = self._style("rows--cursor" if self.has_focus else "rows--blurred")
@@ -112,7 +119,8 @@ class ValueInput(Input):
 
     HELP = "Type the value: it is checked while you type. Enter takes it, escape leaves the old one."
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave it as it was", id="value.leave", priority=True),
+        Binding("enter", "submit", "Take it", id="value.take"),
+        Binding("escape", "leave", "Keep the old one", id="value.leave", priority=True),
     ]
 
     class Left(Message):
@@ -129,9 +137,11 @@ class SettingForm(Container):
     DEFAULT_CSS = """
     SettingForm { layers: rows over; height: 1fr; }
     SettingForm SettingRows { layer: rows; }
-    SettingForm ValueInput { layer: over; display: none; height: 1; border: none; padding: 0; background: $surface; }
+    SettingForm ValueInput, SettingForm #reason {
+        layer: over; position: absolute; display: none; height: 1; border: none; padding: 0; background: $surface;
+    }
     SettingForm ValueInput:focus { border: none; }
-    SettingForm #reason { layer: over; display: none; height: 1; background: $surface; color: $error; }
+    SettingForm #reason { color: $error; }
     SettingForm ValueInput.-shown, SettingForm #reason.-shown { display: block; }
     """
 
@@ -181,12 +191,15 @@ class SettingForm(Container):
 
     def complain(self, reason: str) -> None:
         """Say below the line what is wrong with it; nothing where it is well."""
-        label, region = self.query_one("#reason", Label), self.rows.value_region()
-        below = region.y + 1 < self.rows.size.height
-        label.styles.offset = (region.x, region.y + (1 if below else -1))
-        label.styles.width = region.width
+        label, region, rows = self.query_one("#reason", Label), self.rows.value_region(), self.rows
+        text = one_line(f"✗ {reason}")
+        width = max(10, rows.size.width - 2)
+        height = min(MOST_REASON_LINES, len(wrap(text, width - 1)))
+        below = region.y + height < rows.size.height
+        label.styles.offset = (2, region.y + (1 if below else -height))
+        label.styles.width, label.styles.height = width, height
         label.set_class(bool(reason), "-shown")
-        label.update(one_line(f"✗ {reason}") if reason else "")
+        label.update(text if reason else "")
 
     def close(self) -> None:
         """Put the line away."""

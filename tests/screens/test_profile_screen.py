@@ -4,11 +4,11 @@ import asyncio
 from contextlib import nullcontext
 
 import pytest
-from fakes import FACTS, NASTY, fake_app, text_of, until
+from fakes import NASTY, fake_app, text_of, until
 from textual.widgets import Input, TextArea
 
 from heretic_tui import logs, paths
-from heretic_tui.engine.events import ModelLoaded, PromptsPreviewed
+from heretic_tui.engine.events import PromptsPreviewed
 from heretic_tui.formats import one_line
 from heretic_tui.profile import store
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
@@ -505,21 +505,3 @@ def drive_with(app, steps, profile):
             await steps(pilot, screen)
 
     asyncio.run(run())
-
-
-def test_the_models_template_stands_around_the_prompts(tmp_path):
-    from heretic_tui.engine.preview import preview
-
-    class Model:
-        facts = FACTS
-
-        def template(self, prompt, system):
-            return f"<{system}>{prompt}"
-
-    profile = store.resolve("demo").profile
-    *_, event = list(preview("good_prompts", profile.good_prompts, profile, Model()))
-    assert event.templated
-    assert event.total > 5
-    assert len(event.texts) == 5
-    assert all(text.startswith(f"<{profile.system_prompt}>") for text in event.texts)
-    assert not isinstance(event, ModelLoaded)
