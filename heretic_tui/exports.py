@@ -109,7 +109,7 @@ def default_place(model: str, trial: int, *, adapter: bool) -> str:
 
 def look_at(text: str, source: str = "") -> Place:
     """Look at a place to write to; touches the disk. `source` is the model's own folder, which is never replaced."""
-    if not text.strip():
+    if not text.strip() or "\0" in text:
         return Place(None, "Say where it is to go.", usable=False)
     try:
         path = Path(text.strip()).expanduser().absolute()
@@ -162,14 +162,15 @@ def verification(found: events.Verified) -> str:
 
 
 def written(found: events.Exported, seconds: float | None) -> str:
-    """What was written, in words."""
-    form = "The model" if found.form == "merged" else "The adapter"
-    took = "" if seconds is None else f" in {duration(seconds)}"
-    exact = ""
+    """What was written, in words; the place is to follow."""
+    form = "The adapter of trial" if found.form == "adapter" else "Trial"
+    facts = [size(found.size)]
+    if seconds is not None:
+        facts.append(duration(seconds))
     if found.rank is not None:
-        exact = f" Rank {found.rank}"
-        exact += ", exact." if not found.error else f", off by {found.error:.2%} at worst."
-    return f"{form} of trial {found.trial} is written: {size(found.size)}{took}.{exact}"
+        facts.append(f"rank {found.rank}")
+        facts.append(f"{found.error:.2%} off at worst" if found.error else "exact")
+    return f"{form} {found.trial} is written ({', '.join(facts)}) to"
 
 
 def measured(found: events.Evaluated, expected: Mapping[str, Score]) -> str:

@@ -288,7 +288,8 @@ class ExportScreen(FrameScreen):
     def _told(self, view: ExportView) -> Content:
         parts: list[Any] = []
         if view.exported is not None:
-            parts += [("✓ ", "$success"), exports.written(view.exported, view.seconds), "\n"]
+            path = one_line(str(view.exported.to))
+            parts += [("✓ ", "$success"), exports.written(view.exported, view.seconds), (f" {path}\n", "bold")]
         if view.verified is not None:
             parts += [("✓ ", "$success"), exports.verification(view.verified), "\n"]
         if (
@@ -306,10 +307,7 @@ class ExportScreen(FrameScreen):
             return Content.assemble(*parts, ("✗ ", "$error"), words, ("  x tries again", "$foreground-muted"))
         if view.exported is None:
             return Content.assemble(("The export was stopped; nothing was written.", "$warning"))
-        path = one_line(str(view.exported.to))
-        python = one_line_each(exports.in_python(view.exported))
-        keys = ("  y copies the path, Y the lines", "$foreground-muted")
-        return Content.assemble(*parts, (path, "bold"), keys, "\n", (python, "$secondary"))
+        return Content.assemble(*parts, (one_line_each(exports.in_python(view.exported)), "$secondary"))
 
     def _going(self, view: ExportView) -> list[Any]:
         activity = self.state.activity

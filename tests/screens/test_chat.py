@@ -7,15 +7,18 @@ import time
 import pytest
 from fakes import FACTS, NASTY, fake_app, run_job, study, text_of, until
 
+from heretic_tui.app import HereticApp
 from heretic_tui.candidates import candidates, caption, first_candidates
-from heretic_tui.control import STUDY
+from heretic_tui.control import STUDY, Control
+from heretic_tui.demo import MODEL_DIR
 from heretic_tui.engine.chat import Added, OfTrial, Original, Removed, Sampling
 from heretic_tui.engine.events import AnswerFinished, ModelLoaded, Progress, TextGenerated, Tick
+from heretic_tui.preferences import Preferences
 from heretic_tui.screens.chat_dialogs import sampling, settings_problems, steered, steering_problems
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import keep, kept, transcript
-from heretic_tui.worker import Failure, JobEnded, JobStarted
+from heretic_tui.worker import EngineWorker, Failure, JobEnded, JobStarted
 
 
 class Engine:
@@ -420,6 +423,26 @@ def test_enter_never_overtakes_letters_typed_before_it(app):
         assert engine.turns[0][0].messages[-1].text == "Hi you"
 
     drive(app, steps)
+
+
+def test_the_real_engine_loads_the_demo_model_and_answers(tmp_path):
+    app = HereticApp(Control(EngineWorker(), Preferences(), tmp_path / "runs"))
+    app.control.model_name = str(MODEL_DIR)
+
+    async def steps(pilot):
+        talk = screen(app).talk
+        talk.sampling = Sampling(max_tokens=8)
+        box = screen(app)._box
+        box.insert("What is the opposite of hot?")
+        box.action_send()
+        await until(pilot, lambda: talk.columns[0].last and not talk.busy, seconds=120)
+        answer = talk.columns[0].last.answer
+        assert answer.whole, answer
+        assert 0 < answer.tokens <= 8
+        await until(pilot, lambda: answer.text.split()[0] in text_of(app))
+
+    drive(app, steps)
+    assert "opposite" in kept(str(MODEL_DIR))[0][1]
 
 
 # The talk, without a screen
