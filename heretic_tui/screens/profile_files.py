@@ -241,7 +241,7 @@ class ProfileFiles(FrameScreen):
 
         def then(moved: str | None) -> None:
             self._seen = moved
-            if moved is None:
+            if moved in {None, draft.text}:
                 self._write()
             else:
                 self._ask_conflict()
@@ -308,7 +308,8 @@ class ProfileFiles(FrameScreen):
             return moved_on(draft)
 
         def then(moved: str | None) -> None:
-            if moved is None or moved == self._seen or draft is not self.draft:
+            # What stands on the screen may just have been written, with the answer of that still on its way.
+            if moved in {None, self._seen, draft.text} or draft is not self.draft:
                 return
             self._seen = moved  # asked once; after that, saving asks
             if draft.unsaved:
