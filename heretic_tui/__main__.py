@@ -4,12 +4,19 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; answers `--version` before anything is imported."""
+    """Run the command line; answers `--version` before anything is imported, and opens the app without a parser."""
     if sys.argv[1:] in (["--version"], ["-V"]):
         from heretic_tui import __version__
 
         sys.stdout.write(f"heretic-tui {__version__}\n")
         return
+    if not sys.argv[1:] and sys.stdin.isatty() and sys.stdout.isatty():
+        # The app has no arguments to parse, and without their parser its first picture comes sooner.
+        from heretic_tui import paths
+        from heretic_tui.app import run_app
+        from heretic_tui.failures import explained
+
+        sys.exit(explained(lambda: run_app(paths.runs_dir()), debug=False, as_json=False))
     from heretic_tui.cli import run_command_line
 
     sys.exit(run_command_line())

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heretic_tui import exports
 from heretic_tui.engine.events import Event
 from heretic_tui.preferences import Preferences
 from heretic_tui.state import State, StudyView
-from heretic_tui.talk import CHAT
 from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
+    from heretic_tui import exports
     from heretic_tui.engine.chat import Sampling, Turn
     from heretic_tui.engine.session import Session
     from heretic_tui.profile.schema import Profile, PromptSet
@@ -162,10 +161,14 @@ class Control:
             profile = run.profile if run else self.trusting(name, loaded or store.resolve(None)).profile
             return pipeline.chat(name, profile, run, turns, sampling, load=session.load)
 
+        from heretic_tui.talk import CHAT
+
         self.worker.submit(CHAT, make)
 
-    def export(self, path: Path, order: exports.ExportOrder) -> None:
+    def export(self, path: Path, order: "exports.ExportOrder") -> None:
         """Write a trial's model or adapter to a folder."""
+        from heretic_tui import exports
+
         view = self.state.export = exports.asked(order)
 
         def make(session: "Session") -> Any:

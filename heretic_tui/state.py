@@ -5,15 +5,18 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
-from heretic_tui.exports import ExportView
 from heretic_tui.formats import duration, heading, size
-from heretic_tui.talk import Talk
 from heretic_tui.worker import Failure, JobEnded, JobStarted
+
+if TYPE_CHECKING:  # the first paint waits for neither
+    from heretic_tui.exports import ExportView
+    from heretic_tui.talk import Talk
 
 LOG_LINES = 1000
 RECENT_TRIALS = 20
@@ -144,11 +147,11 @@ class State:
     """The run that the screens are about."""
     running: Path | None = None
     """The run that the engine works on."""
-    export: ExportView | None = None
+    export: "ExportView | None" = None
     """The export that was asked for last."""
-    talks: dict[Path | str, Talk] = field(default_factory=dict)
+    talks: "dict[Path | str, Talk]" = field(default_factory=dict)
     """The talk of each run, or of each model without one."""
-    talking: Talk | None = None
+    talking: "Talk | None" = None
     """The talk that the engine was asked for last."""
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     starting: list[events.PhaseFinished] = field(default_factory=list)

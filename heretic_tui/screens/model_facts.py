@@ -29,6 +29,7 @@ WELCOME = (
     Fact("?", "help, here and everywhere", mark="bold $accent"),
 )
 """What a person sees who has no runs yet."""
+DEMO = "The embedded demo answers small questions, and politely refuses them when they come from a sealed archive."
 
 
 def count(number: int) -> str:

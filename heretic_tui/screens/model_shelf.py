@@ -291,6 +291,9 @@ class ModelShelf(FrameScreen):
         else:
             keys = [("enter", "load it, to chat"), ("s", f"start a study, profile {self.profile_name}")]
         lines += model_facts.next_lines(*keys)
+        entry = self.models.found.get(name)
+        if entry is not None and entry.kind == "demo":
+            return [*lines, Words(), Words(model_facts.DEMO, "$foreground-muted")]
         return [*lines, Words(), Fact("path", name)] if model_lists.is_path(name) else lines
 
     @property
