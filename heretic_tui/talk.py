@@ -16,9 +16,9 @@ Ended = Literal["", "waiting", "eos", "length", "stopped", "failed"]
 
 
 def fitting(context: int | None) -> Sampling:
-    """Sampling whose longest answer leaves at least half of the model's context to the conversation."""
+    """Sampling whose longest answer leaves most of the model's context to the conversation."""
     usual = Sampling()
-    return usual if context is None else Sampling(max_tokens=max(1, min(usual.max_tokens, context // 2)))
+    return usual if context is None else Sampling(max_tokens=max(1, min(usual.max_tokens, context // 4)))
 
 
 @dataclass

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.profile.schema import Profile
 
 Held = AbstractContextManager[None]
+LEAST_ROOM = 16
+"""Tokens that an answer is to have at least, where the context is nearly full."""
 
 
 def chat(
@@ -43,11 +46,11 @@ def chat(
     held = [_held(model, run, turn.candidate) for turn in turns]
     texts = [_rendered(model, turn, sampling.max_tokens) for turn in turns]
     answers = []
-    for column, (turn, candidate, text) in enumerate(zip(turns, held, texts, strict=True)):
+    for column, (turn, candidate, (text, room)) in enumerate(zip(turns, held, texts, strict=True)):
         try:
             with candidate:
                 began = time.perf_counter()
-                said = yield from stream(model, text, sampling, column)
+                said = yield from stream(model, text, replace(sampling, max_tokens=room), column)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -60,19 +63,23 @@ def chat(
     return tuple(answers)
 
 
-def _rendered(model: LanguageModel, turn: Turn, max_tokens: int) -> str:
-    """The conversation as the model sees it. Raises `EngineError` where it leaves no room for the answer."""
+def _rendered(model: LanguageModel, turn: Turn, max_tokens: int) -> tuple[str, int]:
+    """The conversation as the model sees it, and how many tokens of answer the model's context has room for.
+
+    Raises `EngineError` where that is next to nothing.
+    """
     if not turn.messages or turn.messages[-1].role != "user":
         raise EngineError("There is nothing to answer.", "Write a message first.")
     text = model.conversation([{"role": message.role, "content": message.text} for message in turn.messages])
     length, limit = model.encode([text]).width, model.facts.context_length
-    if limit is not None and length + max_tokens > limit:
+    room = max_tokens if limit is None else min(max_tokens, limit - length)
+    if room < min(max_tokens, LEAST_ROOM):
         raise EngineError(
-            f"The conversation is {length} tokens long; with an answer of up to {max_tokens} tokens it does not fit "
-            f"the model's context of {limit} tokens.",
-            "Begin a new conversation, shorten this one, or allow shorter answers.",
+            f"The conversation is {length} tokens long, which leaves no room for an answer in the model's context of "
+            f"{limit} tokens.",
+            "Begin a new conversation, or shorten the last message.",
         )
-    return text
+    return text, room
 
 
 def _held(model: LanguageModel, run: Run | None, candidate: Candidate) -> Held:

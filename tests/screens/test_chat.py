@@ -502,7 +502,7 @@ def test_a_talk_without_a_run_is_kept_in_the_data_folder(home):
 
 
 def test_the_longest_answer_leaves_room_in_a_small_context():
-    assert fitting(512).max_tokens == 256
+    assert fitting(512).max_tokens == 128
     assert fitting(None) == fitting(100_000) == Sampling()
 
 
