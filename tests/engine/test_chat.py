@@ -205,8 +205,8 @@ def test_a_conversation_that_is_too_long_says_what_to_do(session, study):
 
 def test_in_a_nearly_full_context_an_answer_takes_the_room_that_is_left(session, study):
     long = (ChatMessage("user", "a" * 480),)
-    finished = talk(session, study, Original(), messages=long, sampling=Sampling(max_tokens=400))[-1]
-    assert 0 < finished.tokens <= 512 - 485
+    _, (answer,) = talk(session, study, Original(), messages=long, sampling=Sampling(max_tokens=400))
+    assert 0 < answer.tokens <= 512 - 485
 
 
 @pytest.mark.parametrize("messages", [(), ASKED[:1], (*ASKED, ChatMessage("assistant", "Long."))])
