@@ -86,8 +86,8 @@ class StatusLine(Widget):
         if status.fraction is not None:
             meter = f"▕{bar(status.fraction)}▏{status.fraction:4.0%}"
             parts.append(Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$foreground-muted")))
-        doing = " · ".join(part for part in (one_line(status.activity), status.left) if part)
+        doing = " · ".join(one_line(part) for part in (status.activity, status.left) if part)
         parts.append(Content.assemble((f"{mark} ", colour), doing))
-        where = " · ".join(part for part in (one_line(status.model), status.where) if part)
+        where = " · ".join(one_line(part) for part in (status.model, status.where) if part)
         parts.append(Content.assemble((where, "$foreground-muted")))
         return parts

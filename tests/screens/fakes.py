@@ -81,7 +81,7 @@ async def until(pilot, true, seconds: float = 10.0) -> None:
     """Wait until something is so; fails when it does not come true."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it did not come true"
+        assert time.monotonic() < end, f"it did not come true:\n{text_of(pilot.app)}"
         await pilot.pause(0.02)
 
 
