@@ -1,12 +1,15 @@
 """What is said of a model or a run beside the lists: facts, whether it fits, and what to do next."""
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.records import ModelFacts
 from heretic_tui.formats import heading, size
+from heretic_tui.screens.model_lists import short_name
 from heretic_tui.widgets.sheet import Fact, Line, Meter, Words
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ def loaded_lines(model: ModelFacts) -> list[Line]:
         Fact("architecture", model.architecture),
         Fact("layers", f"{model.layers}, {model.width} wide"),
         Fact("context", f"{model.context_length:,} tokens" if model.context_length else "not told"),
-        Fact("writers", f"found {writers(model.writers)}"),
+        Fact("writers", writers(model.writers)),
         *([Fact("commit", model.revision)] if model.revision else []),
     ]
 
@@ -170,18 +173,25 @@ def run_lines(summary: "RunSummary", live: "StudyView | None") -> list[Line]:
             Words(summary.problem, "$warning"),
             Words(),
             Fact("begun", begun),
-            Fact("folder", str(summary.path)),
+            Fact("folder", at_home(summary.path)),
         ]
     state = "running" if live else "finished" if summary.finished else "paused"
     trials, wanted = (len(live.records), live.wanted) if live else (summary.trials, summary.wanted)
     lines: list[Line] = [
-        Fact("model", summary.model),
+        Fact("model", short_name(summary.model)),
         Fact("state", f"{state}, {trials} of {wanted} trials", "$success" if live else ""),
     ]
     if summary.best is not None:
         scores = "\n".join(f"{heading(name)} {score.text}" for name, score in summary.best.scores.items())
         lines += [Fact("best", f"trial {summary.best.trial}", "$accent"), Fact("", scores)]
-    return [*lines, Fact("begun", begun), Fact("folder", str(summary.path))]
+    return [*lines, Fact("begun", begun), Fact("folder", at_home(summary.path))]
+
+
+def at_home(path: Path | str) -> str:
+    """A path as briefly as a shell takes it."""
+    home = os.environ.get("HOME", "").rstrip("/")
+    text = str(path)
+    return f"~{text.removeprefix(home)}" if home and text.startswith(f"{home}/") else text
 
 
 def next_lines(*keys: tuple[str, str]) -> list[Line]:

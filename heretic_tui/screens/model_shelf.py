@@ -88,9 +88,9 @@ class ModelShelf(FrameScreen):
                 with Vertical(id="runs-panel", classes="panel"):
                     yield RunRows(*model_lists.RUN_COLUMNS, empty=NO_FIT, id="runs")
                 with Vertical(id="welcome", classes="panel"):
-                    yield Sheet(4, id="first-steps")
+                    yield Sheet(id="first-steps")
             with Vertical(id="right", classes="panel"), VerticalScroll(id="facts", can_focus=True):
-                yield Sheet(13, id="sheet")
+                yield Sheet(id="sheet")
         yield ProgressLine(id="progress")
 
     def on_mount(self) -> None:
@@ -275,8 +275,10 @@ class ModelShelf(FrameScreen):
             return [Words("Reading …", "$foreground-muted")]
         lines = model_facts.run_lines(summary, self.live if self.state.running == run else None)
         keys = [("enter", "open it, without its model"), ("r", "resume it"), ("del", "move it to the trash")]
-        if summary.finished:
-            keys[1:2] = []
+        if self.state.running == run:
+            keys = [("enter", "watch it")]
+        elif summary.finished:
+            del keys[1]
         return [*lines, *model_facts.next_lines(*(keys[-1:] if summary.problem else keys))]
 
     def _about_model(self, name: str) -> list[Line]:
@@ -287,19 +289,27 @@ class ModelShelf(FrameScreen):
         else:
             lines += self._about_files(name)
         if in_memory:
-            keys = [("2", "profile"), ("s", "start the study"), ("5", "chat")]
+            keys = [("2", "profile"), ("s", f"start the study, profile {self.profile_name}"), ("5", "chat")]
         else:
-            keys = [("enter", "load it, to chat"), ("s", f"start a study, profile {self.profile_name}")]
+            keys = [("enter", "load it, to chat"), ("s", f"study it, profile {self.profile_name}")]
         lines += model_facts.next_lines(*keys)
         entry = self.models.found.get(name)
         if entry is not None and entry.kind == "demo":
             return [*lines, Words(), Words(model_facts.DEMO, "$foreground-muted")]
-        return [*lines, Words(), Fact("path", name)] if model_lists.is_path(name) else lines
+        return [*lines, Words(), Fact("path", model_facts.at_home(name))] if model_lists.is_path(name) else lines
 
     @property
     def profile_name(self) -> str:
-        """The profile that a study would use."""
-        return one_line(self.control.profile.name) if self.control.profile else "default"
+        """The profile that a study of the model under the cursor would use."""
+        profile = self.control.profile
+        return "demo" if self.is_demo else one_line(profile.name) if profile else "default"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the demonstration model is to be studied with its own profile, as no other one was chosen."""
+        entry = self.models.found.get(self.model or "")
+        profile = self.control.profile
+        return entry is not None and entry.kind == "demo" and (profile is None or profile.name == "default")
 
     def _about_files(self, name: str) -> list[Line]:
         found = self.facts.get(name)

@@ -140,7 +140,9 @@ class ModelsScreen(ModelShelf):
     def action_start(self) -> None:
         """Start a study of the model under the cursor."""
         name = self.model
-        if name is not None:
+        if self.is_demo:
+            self.action_demo()
+        elif name is not None:
             self.take(name)
             self._when_known(name, lambda: self._in_turn(STUDY, partial(self._start, name, None)))
 
@@ -226,7 +228,8 @@ class ModelsScreen(ModelShelf):
         run = self.run
         if run is None:
             return
-        if run == self.state.running:
+        opening = self.control.studying and run == self.state.shown
+        if run == self.state.running or opening:
             self.notify("The engine works on this run; pause it first (3, then p).", severity="warning", markup=False)
             return
         summary = self.read.get(run)

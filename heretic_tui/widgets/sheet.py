@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.geometry import Size
 from textual.widget import Widget
@@ -51,9 +52,8 @@ class Sheet(Widget):
 
     DEFAULT_CSS = "Sheet { height: auto; }"
 
-    def __init__(self, label: int = 12, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self.label = label
         self.lines: Sequence[Line] = ()
 
     def show(self, lines: Sequence[Line]) -> None:
@@ -71,6 +71,7 @@ class Sheet(Widget):
         return Content("\n").join(self._drawn(self.size.width))
 
     def _drawn(self, width: int) -> Iterator[Content]:
+        column = 1 + max((cell_len(one_line(line.label)) for line in self.lines if isinstance(line, Fact)), default=0)
         for line in self.lines:
             match line:
                 case Words():
@@ -78,11 +79,11 @@ class Sheet(Widget):
                 case Meter():
                     yield self._meter(line, width)
                 case Fact():
-                    label = Content.assemble((one_line(line.label).ljust(self.label), line.mark))
+                    label = Content.assemble((one_line(line.label).ljust(column), line.mark))
                     text = Content.assemble((plain(line.text), line.style))
-                    for row in _wrapped(text, width - self.label):
+                    for row in _wrapped(text, width - column):
                         yield Content.assemble(label, row)
-                        label = Content(" " * self.label)
+                        label = Content(" " * column)
 
     @staticmethod
     def _meter(meter: Meter, width: int) -> Content:

@@ -352,6 +352,20 @@ def test_s_starts_a_study_of_the_model_under_the_cursor(tmp_path, world, monkeyp
     drive(app, steps)
 
 
+def test_the_demonstration_model_is_studied_with_its_own_profile(tmp_path, world, monkeypatch):
+    app = fake_app(tmp_path)
+    world.known = Known((), (ModelEntry(str(MODEL_DIR), "demo", MODEL_DIR, 5_000_000, 1.0),), frozenset())
+    started = []
+    monkeypatch.setattr(app.control, "start", lambda name, loaded: started.append((name, loaded.name)))
+
+    async def steps(pilot):
+        await until(pilot, lambda: "study it, profile demo" in text_of(app))
+        await pilot.press("s")
+        await until(pilot, lambda: started == [(str(MODEL_DIR), "demo")])
+
+    drive(app, steps, (120, 40))
+
+
 @pytest.mark.parametrize(
     ("answer", "stopped", "mode"), [("stop", True, "study"), ("queue", False, "models"), ("", None, "models")]
 )
