@@ -233,7 +233,7 @@ def _any_text(value: Any) -> str:
             return UNSET
         case [{}, *_]:
             return ", ".join(_row_text(row) for row in value)
-        case list() | dict():
+        case list() | dict() | bool():
             return toml(value)
         case _:
             return str(value)

@@ -1,7 +1,5 @@
 """The profile screen: a form made from the schema, the text that it becomes, and a look at the prompts."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,31 +9,24 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from heretic_tui.engine.events import Event, PromptsPreviewed
 from heretic_tui.formats import one_line, plain
-from heretic_tui.screens.dialogs import Pick
 from heretic_tui.screens.profile_files import ProfileFiles
-from heretic_tui.screens.value_dialog import EditValue
+from heretic_tui.screens.profile_values import ProfileValues
 from heretic_tui.widgets.rows import Column, Row, Rows
 from heretic_tui.widgets.setting_field import Line, SettingForm, SettingRows
-from heretic_tui.widgets.text_view import Line as TextLine
 from heretic_tui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from heretic_tui.profile.draft import Draft
-    from heretic_tui.profile.form import Field
-    from heretic_tui.profile.problems import ProfileError
-    from heretic_tui.profile.schema import Profile
-    from heretic_tui.profile.store import Difference, LoadedProfile
+    from heretic_tui.profile.form import Field, Section
 
-SIGNS = {"+": "$success", "-": "$error", "@": "$primary", " ": "$foreground-muted"}
 WIDE = 132
 """Columns from which on the form and a view of its text stand side by side."""
 TABLE = "[]"
 """Opens the key of a table's heading in the list of settings."""
 
 
-class ProfileScreen(ProfileFiles):
+class ProfileScreen(ProfileValues, ProfileFiles):
     """Edit the profile of the next study."""
 
     MODE: ClassVar[str] = "profile"
@@ -50,22 +41,7 @@ class ProfileScreen(ProfileFiles):
     CSS_PATH = "profile.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Find", key_display="/", id="profile.filter", tooltip="Find a setting"),
-        Binding("t", "view('toml')", "TOML", id="profile.toml", tooltip="The TOML that it will become"),
-        Binding("d", "view('difference')", "Diff", id="profile.difference", tooltip="The difference to the saved file"),
-        Binding(
-            "v",
-            "view('prompts')",
-            "Prompts",
-            show=False,
-            id="profile.prompts",
-            tooltip="The first prompts of a prompt set",
-        ),
-        Binding("f", "view('run')", "Run", show=False, id="profile.run", tooltip="Where the shown run differs"),
         Binding("b", "start", "Begin", id="profile.start", tooltip="Begin a study with this profile"),
-        Binding("u", "undo", "Undo", show=False, id="profile.undo", tooltip="Take the last change back"),
-        Binding("E", "edit_text", "As TOML", show=False, id="profile.edit-toml", tooltip="Edit the value as TOML"),
-        Binding("backspace,delete", "reset", "Default", show=False, id="profile.reset", tooltip="Reset to the default"),
-        Binding("space", "turn", "Toggle", show=False, id="profile.toggle", tooltip="Turn a flag, next choice"),
         Binding("left,h", "part('groups')", "Groups", show=False, id="profile.groups"),
         Binding("right,l", "part('settings')", "Settings", show=False, id="profile.settings"),
     ]
@@ -77,10 +53,6 @@ class ProfileScreen(ProfileFiles):
         self.fields: dict[str, Field] = {}
         self.words = ""
         """What is searched for; empty where a group is shown."""
-        self.view = ""
-        """What the side shows; empty where it is put away."""
-        self.preview: PromptsPreviewed | str = ""
-        self.run_profile: tuple[Path, Profile] | None = None
 
     def body(self) -> ComposeResult:
         """The profile's name, groups, settings, what is said of one, and the side."""
@@ -208,7 +180,7 @@ class ProfileScreen(ProfileFiles):
         from heretic_tui.profile import editing, form
 
         facts = form.facts(field)
-        if (table := self._table()) is not None and table.is_prompt_set:
+        if (table := self.table()) is not None and table.is_prompt_set:
             facts.append("v shows the prompts")
         parts: list[Any] = [plain(field.setting.help), (f"\n{' · '.join(facts)}", "$foreground-muted")]
         if field.unsaved:
@@ -220,14 +192,14 @@ class ProfileScreen(ProfileFiles):
         return Content.assemble(*parts)
 
     def _told_table(self) -> Content:
-        found = self._table()
+        found = self.table()
         if found is None:
             return Content("")
         words = "v shows the first prompts · E edits the table as TOML" if found.is_prompt_set else "E edits it as TOML"
         idle = f"\n! {found.idle}" if found.idle else ""
         return Content.assemble(plain(found.help), (f"\n{words}", "$foreground-muted"), (idle, "$warning"))
 
-    def _table(self) -> Any:
+    def table(self) -> "Section | None":
         """The table that the cursor is in."""
         key = str(self.query_one(SettingRows).key or "")
         inside = next(
@@ -309,298 +281,6 @@ class ProfileScreen(ProfileFiles):
         else:
             self.query_one(SettingRows).focus()
 
-    # Change
-
-    def change(self, make: "Callable[[LoadedProfile], LoadedProfile]") -> bool:
-        """Take a changed profile if nothing is wrong with it; returns whether it was."""
-        draft = self.draft
-        if draft is None:
-            return False
-        from heretic_tui.profile.problems import ProfileError
-
-        try:
-            loaded = make(draft.loaded)
-        except ProfileError as error:
-            self.refused(error)
-            return False
-        if loaded.profile.form != draft.loaded.profile.form:
-            self.tell(
-                "The profile now has the other form of Heretic's files, and that form's defaults. u takes it back."
-            )
-        self.take(draft.changed(loaded))
-        return True
-
-    def refused(self, error: "ProfileError") -> None:
-        """Say why a change or a file was refused."""
-        self.tell("\n".join(str(problem) for problem in error.problems[:4]), "error")
-
-    def action_undo(self) -> None:
-        """Take the last change back."""
-        if self.draft is not None and self.draft.past:
-            self.take(self.draft.undone())
-        else:
-            self.tell("There is nothing to take back.")
-
-    def action_turn(self) -> None:
-        """Turn a flag, or take the next choice."""
-        from heretic_tui.profile import editing
-
-        field = self.field
-        if field is None:
-            return
-        if editing.notation(field) in {"toggle", "choice"}:
-            self.change(lambda loaded: editing.put(loaded, field, editing.next_choice(field)))
-        else:
-            self.action_edit()
-
-    def action_reset(self) -> None:
-        """Put a setting back to its default."""
-        from heretic_tui.profile import editing
-
-        if field := self.field:
-            self.change(lambda loaded: editing.to_default(loaded, field))
-
-    def action_edit(self) -> None:
-        """Edit the setting under the cursor in the way that fits it."""
-        from heretic_tui.profile import editing
-
-        field = self.field
-        if field is None:
-            if (table := self._table()) is not None and table.is_prompt_set:
-                self.action_view("prompts")
-            else:
-                self.action_edit_text()
-            return
-        match kind := editing.notation(field):
-            case "toggle":
-                self.action_turn()
-            case "choice":
-                self._pick(field)
-            case "word":
-                self.query_one(SettingForm).edit(editing.written(field.value, kind))
-            case _:
-                self._edit_long(field, kind)
-
-    def _pick(self, field: "Field") -> None:
-        from heretic_tui.profile import editing
-        from heretic_tui.profile.form import UNSET
-
-        rows = [Row(one, (one, "default" if one == field.default else "")) for one in field.setting.choices]
-        if field.setting.optional:
-            rows.append(Row(UNSET, (UNSET, "")))
-
-        def then(choice: str | None) -> None:
-            if choice is not None:
-                value = None if choice == UNSET else choice
-                self.change(lambda loaded: editing.put(loaded, field, value))
-
-        key = UNSET if field.value is None else field.value
-        self.app.push_screen(Pick(field.key, (Column("", 0), Column("", 8)), rows, key=key), then)
-
-    def _edit_long(self, field: "Field", kind: Any) -> None:
-        from heretic_tui.profile import editing
-
-        draft = self.draft
-        if draft is None:
-            return
-        text = editing.written(field.value, kind, str(field.path[-1]))
-        check = partial(_wrong, draft.loaded, field, kind)
-
-        def then(text: str | None) -> None:
-            if text is not None:
-                self.change(lambda loaded: editing.attempt(loaded, field, text, kind))
-
-        self.app.push_screen(EditValue(field.key, editing.hint(field, kind), text, check), then)
-
-    def action_edit_text(self) -> None:
-        """Edit the value under the cursor, or the whole table, as TOML."""
-        from heretic_tui.profile import editing
-
-        if field := self.field:
-            self._edit_long(field, "tables" if editing.notation(field) == "tables" else "toml")
-        elif (table := self._table()) is not None and self.draft is not None:
-            self._edit_long(editing.table_field(table.path, self.draft.loaded, table.help), "body")
-
-    # What is typed in place
-
-    def on_setting_form_typed(self, event: SettingForm.Typed) -> None:
-        """Check the value, off the screen's thread."""
-        draft, field = self.draft, self.field
-        if draft is None or field is None:
-            return
-        self.aside(
-            lambda: _wrong(draft.loaded, field, "word", event.text), partial(self._checked, field.key), group="check"
-        )
-
-    def _checked(self, key: str, problems: Sequence[str]) -> None:
-        form = self.query_one(SettingForm)
-        if form.editing and self.field is not None and self.field.key == key:
-            form.complain("; ".join(problems))
-
-    def on_setting_form_taken(self, event: SettingForm.Taken) -> None:
-        """Take the value if nothing is wrong with it, else say what is."""
-        from heretic_tui.profile import editing
-
-        draft, field, form = self.draft, self.field, self.query_one(SettingForm)
-        if draft is None or field is None:
-            return
-        if event.text == editing.written(field.value, "word"):
-            form.close()
-        elif problems := _wrong(draft.loaded, field, "word", event.text):
-            form.complain("; ".join(problems))
-            self.app.bell()
-        elif self.change(lambda loaded: editing.attempt(loaded, field, event.text, "word")):
-            form.close()
-
-    # The side
-
-    @property
-    def _covers(self) -> bool:
-        """Whether there is room for the form or the side only."""
-        return self.has_class("-narrow") and self.has_class("-low")
-
-    def action_view(self, view: str) -> None:
-        """Show a view beside or instead of the form, or put it away."""
-        if view == self.view:
-            self.view = ""
-        else:
-            self.view = view
-            if view == "prompts":
-                self._preview()
-        self.query_one("#side").set_class(bool(self.view), "-shown")
-        self.query_one("#form").set_class(bool(self.view), "-hidden")
-        if self.view and self._covers:
-            self.query_one("#text").focus()
-        elif not self.view:
-            self.query_one(SettingRows).focus()
-        self._show_side()
-
-    def _show_side(self) -> None:
-        draft = self.draft
-        if draft is None or not self.view:
-            return
-        views = {"toml": self._toml, "difference": self._difference, "prompts": self._prompts, "run": self._run}
-        title, lines, mark = views[self.view](draft)
-        self.query_one("#side").border_title = Content(one_line(title))
-        self.query_one("#text", TextView).show(lines, mark)
-
-    def _toml(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
-        from heretic_tui.profile.form import styled_toml
-
-        styles = {"comment": "$foreground-muted", "table": "bold $primary", "key": ""}
-        lines = [(line or " ", styles[kind]) for kind, line in styled_toml(draft.text)]
-        return "The TOML that it will become", lines, self._line_of_cursor(draft)
-
-    def _line_of_cursor(self, draft: "Draft") -> int | None:
-        from heretic_tui.profile.lines import lines_of
-
-        if field := self.field:
-            line = lines_of(draft.text).get(field.path)
-            return line - 1 if line else None
-        return None
-
-    def _difference(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
-        lines = [(f"{sign} {line}" if sign != "@" else line, SIGNS[sign]) for sign, line in draft.difference()]
-        what = f"the built-in {draft.name}" if draft.builtin else draft.saved.name
-        return f"Difference to {what}", lines or [(f"Nothing differs from {what}.", "$foreground-muted")], None
-
-    # The prompts
-
-    def _preview(self) -> None:
-        table, draft = self._table(), self.draft
-        if draft is None:
-            return
-        from heretic_tui.profile import form
-
-        sets = form.prompt_sets(draft.loaded)
-        if table is not None and table.key in sets:
-            self._preview_set(table.key)
-            return
-        rows = [Row(name, (name, value.dataset, value.split or "")) for name, value in sets.items()]
-        self.preview = "No prompt set is chosen."
-        columns = (Column("prompt set", 34), Column("from"), Column("", 14, drop=1))
-        self.app.push_screen(
-            Pick("See the first prompts of", columns, rows), lambda name: self._preview_set(name) if name else None
-        )
-
-    def _preview_set(self, name: str) -> None:
-        if self.draft is None:
-            return
-        from heretic_tui.profile import form
-
-        found = form.prompt_sets(self.draft.loaded)[name]
-        self.preview = f"Reading {name} …"
-        self.control.preview(name, found, self.draft.loaded.profile)
-        self._show_side()
-
-    def _prompts(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
-        told = self.preview
-        if isinstance(told, str):
-            return "Prompts", [(told, "$foreground-muted")], None
-        title = f"Prompts of {told.prompt_set}"
-        if told.problem:
-            return title, [(f"✗ {told.problem}", "$error")], None
-        how = (
-            "as the model sees them, after its chat template"
-            if told.templated
-            else ("as they stand, with prefix and suffix; load a model to see its chat template around them")
-        )
-        lines: list[TextLine] = [(f"{told.total} prompts; the first {len(told.texts)} {how}.", "$foreground-muted")]
-        for number, text in enumerate(told.texts, 1):
-            lines += [(" ", ""), (f"{number}", "bold $primary"), (text, "")]
-        return title, lines, None
-
-    # The run that is shown
-
-    def engine_changed(self, events: Sequence[Event]) -> None:
-        """Take in a preview, and notice that another run is shown."""
-        for event in events:
-            if isinstance(event, PromptsPreviewed):
-                self.preview = event
-                if self.view == "prompts":
-                    self._show_side()
-        shown = self.state.shown
-        if (self.run_profile[0] if self.run_profile else None) != shown:
-            self.run_profile = None
-            if shown is not None:
-                self.aside(partial(_profile_of, shown), self._run_read, "run")
-            self._show_run()
-
-    def _run_read(self, found: "tuple[Path, Profile] | None") -> None:
-        if found is not None and found[0] == self.state.shown:
-            self.run_profile = found
-            self._show_run()
-
-    def _differences(self) -> "list[Difference]":
-        if self.run_profile is None or self.draft is None:
-            return []
-        from heretic_tui.profile.form import run_differences
-
-        return run_differences(self.run_profile[1], self.draft.loaded.profile)
-
-    def _show_run(self) -> None:
-        note, count = self.query_one("#run-note", Static), len(self._differences())
-        note.set_class(bool(count), "-shown")
-        if count and self.run_profile:
-            name = one_line(self.run_profile[0].name)
-            what = "1 setting differs" if count == 1 else f"{count} settings differ"
-            note.update(f"≠ The run {name} keeps its own settings: {what} from these (f shows them).")
-
-    def _run(self, draft: "Draft") -> tuple[str, list[TextLine], int | None]:
-        if self.run_profile is None:
-            return "The run", [("No run is shown; open one on the models screen (1).", "$foreground-muted")], None
-        from heretic_tui.profile.form import difference_texts
-
-        name = self.run_profile[0].name
-        lines: list[TextLine] = []
-        for key, theirs, here in difference_texts(self._differences()):
-            lines += [(key, "bold"), (f"  run   {theirs}", "$foreground-muted"), (f"  here  {here}", ""), (" ", "")]
-        return (
-            f"Where {name} differs",
-            lines or [("It has the same settings as this profile.", "$foreground-muted")],
-            None,
-        )
-
     # Begin
 
     def action_start(self) -> None:
@@ -629,26 +309,3 @@ def _boxed(field: "Field") -> str:
 def _home(path: Path) -> str:
     """A path as people write it."""
     return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
-
-
-def _wrong(loaded: "LoadedProfile", field: "Field", kind: Any, text: str) -> list[str]:
-    """What is wrong with an edited value, in words."""
-    from heretic_tui.profile import editing
-    from heretic_tui.profile.problems import ProfileError
-
-    try:
-        editing.attempt(loaded, field, text, kind)
-    except ProfileError as error:
-        return [str(one) for one in editing.mistakes(error, text, kind, field)]
-    return []
-
-
-def _profile_of(path: Path) -> "tuple[Path, Profile] | None":
-    from heretic_tui.engine.errors import EngineError
-    from heretic_tui.engine.run import Run
-    from heretic_tui.profile.problems import ProfileError
-
-    try:
-        return path, Run(path).profile
-    except (EngineError, ProfileError):
-        return None

@@ -6,18 +6,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import SuspendNotSupported
 from textual.binding import Binding, BindingType
-from textual.content import Content
-from textual.timer import Timer
-from textual.worker import Worker, WorkerState
 
 from heretic_tui import logs, paths
-from heretic_tui.formats import one_line, plain
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
-from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.screens.profile_desk import ProfileDesk
 from heretic_tui.screens.value_dialog import Broken
 from heretic_tui.widgets.rows import Column, Row
 
@@ -26,13 +22,8 @@ if TYPE_CHECKING:
     from heretic_tui.profile.problems import ProfileError
     from heretic_tui.profile.store import LoadedProfile, ProfileEntry
 
-T = TypeVar("T")
 
-KEEP_AFTER = 0.5
-"""Seconds from a change to when it is written down."""
-
-
-class ProfileFiles(FrameScreen):
+class ProfileFiles(ProfileDesk):
     """The half of the profile screen that deals with files; `draft` is the profile that is edited."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,93 +37,6 @@ class ProfileFiles(FrameScreen):
         Binding("ctrl+r", "revert", "Revert", show=False, id="profile.revert", tooltip="Reset all to what is saved"),
         Binding("e", "edit_outside", "Editor", show=False, id="profile.editor", tooltip="Open in $VISUAL or $EDITOR"),
     ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.draft: Draft | None = None
-        self._keeping: Timer | None = None
-        self._seen: str | None = None
-        """The text that something else gave the file, as far as the person knows of it."""
-
-    def show_draft(self) -> None:
-        """Show the profile as it is now."""
-
-    # Off the screen's thread
-
-    def aside(self, work: Callable[[], T], then: Callable[[T], None], group: str = "profile") -> None:
-        """Do something that reads or writes a disk on a thread, then go on here with its result."""
-
-        def run() -> None:
-            from heretic_tui.profile.problems import ProfileError
-
-            try:
-                result = work()
-            except ProfileError as error:
-                self.app.call_from_thread(self.refused, error)
-            except OSError as error:
-                self.app.call_from_thread(self.tell, f"{error.filename}: {error.strerror}.", "error")
-            else:
-                self.app.call_from_thread(then, result)
-
-        self.run_worker(run, thread=True, group=group, exit_on_error=False)
-
-    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """Nothing that fails does so silently."""
-        if event.state is WorkerState.ERROR:
-            self.tell(f"Something unforeseen happened: {event.worker.error!r}", "error")
-
-    def refused(self, error: "ProfileError") -> None:
-        """Say what was wrong."""
-        self.tell(str(error), "error")
-
-    def tell(self, text: str, severity: Any = "information") -> None:
-        """Say something that needs no answer: what went well quietly on the frame, what did not over it."""
-        if severity == "information":
-            self._say(text)
-        else:
-            self.notify(plain(text), severity=severity, markup=False)
-
-    def _say(self, text: str) -> None:
-        for panel in self.query("#settings-panel, #side"):
-            panel.border_subtitle = Content(one_line(text))
-
-    # The draft
-
-    def take(self, draft: "Draft") -> None:
-        """Go on with another state of the profile; it is written down shortly after."""
-        self.draft = draft
-        self._say("")
-        self.control.profile = draft.loaded
-        self.show_draft()
-        if self._keeping is not None:
-            self._keeping.stop()
-        self._keeping = self.set_timer(KEEP_AFTER, self._keep)
-
-    def _keep(self) -> None:
-        self.aside(self._keeper(), lambda _: None, "keep")
-
-    def _keeper(self) -> Callable[[], None]:
-        """What writes the unsaved changes down as they are now; it may run on any thread."""
-        if self._keeping is not None:
-            self._keeping.stop()
-        now = self.draft
-
-        def work() -> None:
-            if now is not None:
-                from heretic_tui.profile import draft
-
-                draft.keep(now)
-
-        return work
-
-    def on_unmount(self) -> None:
-        """Keep what is not saved when the app ends."""
-        from heretic_tui.profile.problems import ProfileError
-
-        try:
-            self._keeper()()
-        except ProfileError as error:
-            self.control.state.say(str(error), "error")
 
     # Open
 

@@ -469,11 +469,12 @@ def test_a_profile_chosen_elsewhere_is_taken(tmp_path, mine):
 
 def test_a_run_with_other_settings_is_named_and_keeps_them(tmp_path):
     async def steps(pilot, screen):
+        screen._run_asked = tmp_path / "made--up--1"
         screen.run_profile = (tmp_path / "made--up--1", store.resolve("demo").profile)
         pilot.app.control.state.shown = tmp_path / "made--up--1"
         screen._show_run()
         await pilot.pause()
-        assert "The run made--up--1 keeps its own settings" in text_of(pilot.app)
+        assert "settings differ from those that the run keeps (f shows them): made--up--1" in text_of(pilot.app)
         await pilot.press("f")
         await pilot.pause()
         assert "good_prompts.dataset" in text_of(pilot.app)
