@@ -169,7 +169,7 @@ class Control:
         """Write a trial's model or adapter to a folder."""
         from heretic_tui import exports
 
-        view = self.state.export = exports.asked(order)
+        view = self.state.export = exports.ExportView(path, order)
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline

@@ -37,8 +37,8 @@ class ExportOrder:
 class ExportView:
     """An export that was asked for: what the engine has told of it so far."""
 
+    run: Path
     order: ExportOrder
-    asked: float
     began: float | None = None
     seconds: float | None = None
     stopping: bool = False
@@ -79,11 +79,6 @@ class ExportView:
                 self.ended = event
             case _:
                 pass
-
-
-def asked(order: ExportOrder) -> ExportView:
-    """An export that the engine has just been asked for."""
-    return ExportView(order, time.monotonic())
 
 
 # Where it goes
@@ -169,7 +164,7 @@ def written(found: events.Exported, seconds: float | None) -> str:
         facts.append(duration(seconds))
     if found.rank is not None:
         facts.append(f"rank {found.rank}")
-        facts.append(f"{found.error:.2%} off at worst" if found.error else "exact")
+        facts.append(f"up to {found.error:.1%} off the exact edit" if found.error else "exact")
     return f"{form} {found.trial} is written ({', '.join(facts)}) to"
 
 

@@ -1,10 +1,8 @@
 """The chat screen: one or two candidates answer the same messages."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import ClassVar
 
 from textual import events
@@ -15,21 +13,19 @@ from textual.content import Content
 
 from heretic_tui.candidates import Choice, Steered, candidates, caption, first_candidates, titles
 from heretic_tui.engine.chat import Candidate, OfTrial, Original, Turn
-from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
 from heretic_tui.formats import one_line
+from heretic_tui.screens.chat_archive import ChatArchive, title
 from heretic_tui.screens.chat_dialogs import sampling, settings_form, steered, steering_form
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.screens.form import Values
 from heretic_tui.screens.frame import FrameScreen
 from heretic_tui.state import StudyView
 from heretic_tui.talk import CHAT, Talk, fitting
-from heretic_tui.transcripts import keep, kept, transcript
+from heretic_tui.transcripts import transcript
 from heretic_tui.widgets.conversation import ConversationColumn
 from heretic_tui.widgets.message_box import MessageBox
 from heretic_tui.widgets.rows import Column, Row
-
-logger = logging.getLogger(__name__)
 
 DRAW = 0.1
 """Seconds between two looks at an answer under way."""
@@ -92,10 +88,7 @@ class ChatScreen(FrameScreen):
         """What stood in the box before the last message was taken back for editing; None while nothing is edited."""
         self._paused = False
         """Whether a study was paused for a message."""
-        self._saving = False
-        self._writing = Lock()
-        self._put_away: list[tuple[Path | str, Talk]] = []
-        """Talks that a new one has taken the place of, until they are on disk."""
+        self._archive = ChatArchive(self)
 
     def body(self) -> ComposeResult:
         """Two columns, and the box below."""
@@ -107,7 +100,7 @@ class ChatScreen(FrameScreen):
     def on_mount(self) -> None:
         """Write at once; look at answers under way now and then; save what was said."""
         self.set_interval(DRAW, self._draw)
-        self.set_interval(SAVE, self._save)
+        self.set_interval(SAVE, self._archive.save)
         self._follow()
         self._draw()
         if self.talk is not None:
@@ -115,12 +108,7 @@ class ChatScreen(FrameScreen):
 
     def on_unmount(self) -> None:
         """Leave nothing unsaved."""
-        for key, talk in self._unsaved():
-            try:
-                with self._writing:
-                    keep(key, talk.name, transcript(talk, self._model(key)))
-            except EngineError:
-                logger.exception("the chat %s could not be saved", talk.name)
+        self._archive.save_now()
 
     # What is shown
 
@@ -231,8 +219,8 @@ class ChatScreen(FrameScreen):
         box = self._box
         to = " and ".join(one_line(one.candidate.label) for one in talk.open)
         paused = self._paused and not self.control.studying
-        title = f"Message to {to}" if self._draft is None else "Edit: enter asks again · esc leaves it as it was"
-        box.border_title = Content(title)
+        words = f"Message to {to}" if self._draft is None else "Edit: enter asks again · esc leaves it as it was"
+        box.border_title = Content(words)
         drawn = talk.sampling
         how = "greedy" if drawn.temperature == 0 else f"temperature {drawn.temperature:g}"
         parts = ["the study is paused: 3, then p resumes it"] if paused else []
@@ -379,7 +367,7 @@ class ChatScreen(FrameScreen):
         if talk is None:
             return
         study = self.study
-        columns = [Column(""), *(Column(title, 10, "right") for title in (titles(study) if study else ()))]
+        columns = [Column(""), *(Column(name, 10, "right") for name in (titles(study) if study else ()))]
         rows = [_row(choice) for choice in candidates(study)]
         side = "at the right" if column else "at the left" if talk.two else "next"
         present = talk.columns[column].candidate
@@ -438,8 +426,7 @@ class ChatScreen(FrameScreen):
         talk, key = self.talk, self.key
         if talk is None or key is None or talk.busy or talk.empty:
             return
-        self._put_away.append((key, talk))
-        self._save()
+        self._archive.put_away(key, talk)
         self.state.talks[key] = talk.afresh()
         self._draw()
         self._box.focus()
@@ -467,83 +454,13 @@ class ChatScreen(FrameScreen):
     def action_copy_all(self) -> None:
         """Copy the whole transcript."""
         if self.talk is not None and self.key is not None and not self.talk.empty:
-            self.app.copy_to_clipboard(transcript(self.talk, self._model(self.key)))
+            self.app.copy_to_clipboard(transcript(self.talk, title(self.key, self.state)))
             self.notify("Copied the whole transcript.", markup=False, timeout=2)
-
-    # What is kept
-
-    def _model(self, key: Path | str) -> str:
-        """The model's name, for a transcript's title."""
-        if isinstance(key, str):
-            return key
-        study = self.state.studies.get(key)
-        return f"{study.model} ({study.name})" if study else key.name
-
-    def _unsaved(self) -> list[tuple[Path | str, Talk]]:
-        return [(key, talk) for key, talk in [*self._put_away, *self.state.talks.items()] if talk.unsaved]
-
-    def _save(self) -> None:
-        """Save what was said, off the screen's thread."""
-        if self._saving:
-            return
-        self._put_away = [(key, talk) for key, talk in self._put_away if talk.unsaved]
-        due = self._unsaved()
-        if not due:
-            return
-        self._saving = True
-        texts = [(key, talk, talk.version, transcript(talk, self._model(key))) for key, talk in due]
-
-        def work() -> None:
-            problem = ""
-            try:
-                for key, talk, _, text in texts:
-                    with self._writing:
-                        keep(key, talk.name, text)
-            except Exception as error:  # noqa: BLE001 - whatever the disk says, the talk must go on
-                problem = str(error)
-            self.app.call_from_thread(done, problem)
-
-        def done(problem: str) -> None:
-            self._saving = False
-            for _, talk, version, _ in texts:
-                talk.saved = version
-            if problem:
-                self.notify(f"The chat could not be saved. {one_line(problem)}", severity="warning", markup=False)
-
-        self.run_worker(work, thread=True, group="save", exit_on_error=False)
 
     def action_history(self) -> None:
         """Open an earlier chat, to read."""
         if (key := self.key) is not None:
-            self.run_worker(partial(self._find, key), thread=True, group="history", exclusive=True, exit_on_error=False)
-
-    def _find(self, key: Path | str) -> None:
-        try:
-            found = kept(key)
-        except Exception as error:  # noqa: BLE001 - said instead
-            self.app.call_from_thread(self.notify, one_line(str(error)), severity="warning", markup=False)
-            return
-        self.app.call_from_thread(self._offer, found)
-
-    def _offer(self, found: Sequence[tuple[Path, str]]) -> None:
-        if not found:
-            self.notify("No chat was kept yet: the first answer begins the history.", markup=False, timeout=4)
-            return
-        rows = [Row(file, (file.stem, first)) for file, first in found]
-        self.app.push_screen(Pick("Earlier chats, newest first", [Column("", 19), Column("")], rows), self._open)
-
-    def _open(self, file: Path | None) -> None:
-        if file is None:
-            return
-
-        def work() -> None:
-            try:
-                text = file.read_text(encoding="utf-8", errors="replace")
-            except OSError as error:
-                text = f"{file} cannot be read: {error.strerror or error}"
-            self.app.call_from_thread(self.app.push_screen, Text(file.stem, text))
-
-        self.run_worker(work, thread=True, group="history", exclusive=True, exit_on_error=False)
+            self._archive.offer(key)
 
 
 def _row(choice: Choice) -> Row:

@@ -1,6 +1,5 @@
 """The export screen: a trial as a model or an adapter on disk."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +19,10 @@ from heretic_tui.candidates import chosen_trial, figures, titles, trials
 from heretic_tui.engine.chat import OfTrial
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.exports import EXPORT, SHARDS, ExportOrder, ExportView, Place, default_place, look_at, needed
-from heretic_tui.formats import duration, one_line, size
+from heretic_tui.exports import EXPORT, SHARDS, ExportOrder, Place, default_place, look_at, needed
+from heretic_tui.formats import one_line, size
 from heretic_tui.screens.dialogs import Confirm, Pick
+from heretic_tui.screens.export_result import DIM, result
 from heretic_tui.screens.frame import FrameScreen
 from heretic_tui.widgets.rows import Column, Row, Rows
 from heretic_tui.widgets.status_line import bar
@@ -79,6 +79,7 @@ class ExportScreen(FrameScreen):
         self._trial: int | None = None
         """The trial that the form was last drawn for."""
         self._copyable = self._underway = False
+        self._told: object = None
         self._own_place = False
         """Whether the person has typed a place."""
         self._place = Place(None, "", usable=False)
@@ -234,7 +235,7 @@ class ExportScreen(FrameScreen):
         if problem and place.filled and view and view.exported and view.exported.to == place.path:
             mark, colour, words = "·", "", "This is what was written last. To write it again, tick Replace."
         where = f"  {one_line(str(place.path))}" if place.path else ""
-        verdict = Content.assemble((f"{mark} ", colour), one_line(words), (where, "$foreground-muted"))
+        verdict = Content.assemble((f"{mark} ", colour), one_line(words), (where, DIM))
         self.query_one("#verdict", Static).update(verdict)
         self.query_one("#space", Static).update(self._space())
         if then is not None:
@@ -278,53 +279,12 @@ class ExportScreen(FrameScreen):
         if (underway := view is not None and view.underway) != self._underway:
             self._underway = underway
             self._look()
-        result = self.query_one("#result", Static)
         self.query_one("#outcome").display = self.state.study is not None
-        if view is None:
-            result.update(Content.assemble(("x writes the trial to its place.", "$foreground-muted")))
-            return
-        result.update(self._told(view))
-
-    def _told(self, view: ExportView) -> Content:
-        parts: list[Any] = []
-        if view.exported is not None:
-            path = one_line(str(view.exported.to))
-            parts += [("✓ ", "$success"), exports.written(view.exported, view.seconds), (f" {path}\n", "bold")]
-        if view.verified is not None:
-            parts += [("✓ ", "$success"), exports.verification(view.verified), "\n"]
-        if (
-            view.evaluated is not None
-            and (study := self.state.study)
-            and (record := study.records.get(view.order.trial))
-        ):
-            parts += [("✓ ", "$success"), exports.measured(view.evaluated, record.scores), "\n"]
-        if view.underway:
-            return Content.assemble(*parts, *self._going(view))
-        failure = view.failure
-        if failure is not None:
-            said = self.state.failure is failure  # the line at the foot tells it in full
-            words = "The export failed." if said else f"{one_line(failure.cause)} {one_line(failure.remedy)}"
-            return Content.assemble(*parts, ("✗ ", "$error"), words, ("  x tries again", "$foreground-muted"))
-        if view.exported is None:
-            return Content.assemble(("The export was stopped; nothing was written.", "$warning"))
-        return Content.assemble(*parts, (one_line_each(exports.in_python(view.exported)), "$secondary"))
-
-    def _going(self, view: ExportView) -> list[Any]:
-        activity = self.state.activity
-        if view.stopping:
-            return [("stopping …", "$warning")]
-        if view.began is None:
+        looks = (id(view), view and view.ended, self.state.failure)
+        if underway or looks != self._told:
+            self._told = looks
             current = self.control.worker.current
-            return [f"Waits for the engine{f' ({one_line(current)})' if current and current != EXPORT else ''} …"]
-        parts: list[Any] = [("● ", "$success"), f"trial {view.order.trial} to {one_line(str(view.order.to))}\n"]
-        if activity is not None and activity.phase:
-            fraction = activity.fraction
-            meter = f"▕{bar(fraction, 20)}▏ " if fraction is not None else ""
-            parts.append(f"{meter}{one_line(activity.phase)} {activity.amount}")
-        else:
-            parts.append("the model is loaded first …" if self.state.model is None else "begins …")
-        parts.append((f"  {duration(time.monotonic() - view.began)}  esc stops", "$foreground-muted"))
-        return parts
+            self.query_one("#result", Static).update(result(view, self.state, current))
 
     # Keys
 
@@ -467,8 +427,3 @@ def _tick(on: bool, words: str) -> str:
 
 def _next(choices: Sequence[Any], present: Any, by: int) -> Any:
     return choices[(list(choices).index(present) + by) % len(choices)]
-
-
-def one_line_each(text: str) -> str:
-    """Foreign text as harmless data, its own line breaks kept."""
-    return "\n".join(one_line(line) for line in text.split("\n"))

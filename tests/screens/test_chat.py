@@ -377,7 +377,7 @@ def test_every_answer_is_saved_and_opened_from_the_history(app, tmp_path):
 
     async def steps(pilot):
         await say(app, pilot, "What is kept?")
-        screen(app)._save()
+        screen(app)._archive.save()
         await until(pilot, lambda: (tmp_path / "run" / "chats").is_dir() and not screen(app).talk.unsaved)
         screen(app).action_new()
         await pilot.pause(0.2)

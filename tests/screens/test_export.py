@@ -32,7 +32,7 @@ class Engine:
 
     def export(self, path, order):
         self.orders.append(order)
-        self.app.control.state.export = exports.asked(order)
+        self.app.control.state.export = exports.ExportView(path, order)
         self.app.control.worker.submit(EXPORT, lambda session: self.job(order))
 
     def job(self, order):
