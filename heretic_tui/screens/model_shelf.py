@@ -1,9 +1,14 @@
 """The lists of the models screen and what stands beside them: found in threads, filtered, looked at."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.checkpoint import CheckpointFacts
     from heretic_tui.engine.summary import RunSummary
     from heretic_tui.state import StudyView
+
+logger = logging.getLogger(__name__)
 
 LINGER = 0.12
 """Seconds that the cursor rests on a model before its files are read."""
@@ -128,7 +135,25 @@ class ModelShelf(FrameScreen):
 
     def in_thread(self, work: Callable[[], None], group: str) -> None:
         """Do what may take longer than a frame; its last word of a group counts."""
-        self.run_worker(work, thread=True, group=group, exclusive=True, exit_on_error=False)
+        self.run_worker(self._aside(work, group), group=group, exclusive=True, exit_on_error=False)
+
+    async def _aside(self, work: Callable[[], None], name: str) -> None:
+        """Wait for a thread of its own, which the end of the app does not wait for: a hub or a disk may be slow."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def run() -> None:
+            # Once the app has ended, nothing can be told any more.
+            with suppress(RuntimeError):
+                try:
+                    work()
+                except Exception as error:
+                    logger.exception("%s failed", name)
+                    self.call_later(cast("HereticApp", self.app).warn, f"Something unforeseen happened: {error!r}")
+                finally:
+                    loop.call_soon_threadsafe(done.set)
+
+        Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
+        await done.wait()
 
     def _find_models(self) -> None:
         self.call_later(self._known, known_models())

@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import time
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -183,6 +185,44 @@ def test_a_hub_id_typed_into_the_filter_is_taken_as_it_is(tmp_path, world):
         assert models(app).key == "made/up-7B"
         assert len(models(app).rows) == 2
         await until(pilot, lambda: "LlamaForCausalLM" in text_of(app))
+
+    drive(app, steps)
+
+
+def test_quitting_does_not_wait_for_a_slow_hub(tmp_path, world, monkeypatch):
+    app = fake_app(tmp_path)
+    world.known = Known(("made/slow",), (), frozenset())
+    asked, answer = Event(), Event()
+
+    def waits(name, entry):
+        asked.set()
+        answer.wait(30)
+        raise EngineError("too late")
+
+    monkeypatch.setattr(shelf, "facts_of", waits)
+
+    async def steps(pilot):
+        await until(pilot, asked.is_set)
+        assert "Asking the hub" in text_of(app)
+
+    began = time.monotonic()
+    drive(app, steps)
+    answer.set()
+    assert time.monotonic() - began < 15
+
+
+def test_a_surprise_while_runs_are_read_is_told(tmp_path, world, monkeypatch):
+    app = fake_app(tmp_path)
+    run_folder(tmp_path, "one--default--1")
+
+    def fails(self, run):
+        raise ZeroDivisionError("[bold]odd[/]")
+
+    monkeypatch.setattr(RunReader, "summary", fails)
+
+    async def steps(pilot):
+        await until(pilot, lambda: any("[bold]odd[/]" in line.text for line in app.control.state.log))
+        assert len(runs(app).rows) == 1
 
     drive(app, steps)
 
