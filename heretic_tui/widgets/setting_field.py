@@ -120,6 +120,7 @@ class ValueInput(Input):
     HELP = "Type the value: it is checked while you type. Enter takes it, escape leaves the old one."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Take it", id="value.take"),
+        Binding("tab,shift+tab", "submit", "Take it", show=False, id="value.take-on"),
         Binding("escape", "leave", "Keep the old one", id="value.leave", priority=True),
     ]
 
@@ -141,7 +142,7 @@ class SettingForm(Container):
         layer: over; position: absolute; display: none; height: 1; border: none; padding: 0; background: $surface;
     }
     SettingForm ValueInput:focus { border: none; }
-    SettingForm #reason { color: $error; }
+    SettingForm #reason { color: $error; padding: 0 0 0 2; }
     SettingForm ValueInput.-shown, SettingForm #reason.-shown { display: block; }
     """
 
@@ -193,10 +194,10 @@ class SettingForm(Container):
         """Say below the line what is wrong with it; nothing where it is well."""
         label, region, rows = self.query_one("#reason", Label), self.rows.value_region(), self.rows
         text = one_line(f"✗ {reason}")
-        width = max(10, rows.size.width - 2)
-        height = min(MOST_REASON_LINES, len(wrap(text, width - 1)))
+        width = max(10, rows.size.width)
+        height = min(MOST_REASON_LINES, len(wrap(text, width - 3)))
         below = region.y + height < rows.size.height
-        label.styles.offset = (2, region.y + (1 if below else -height))
+        label.styles.offset = (0, region.y + (1 if below else -height))
         label.styles.width, label.styles.height = width, height
         label.set_class(bool(reason), "-shown")
         label.update(text if reason else "")

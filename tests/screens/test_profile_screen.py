@@ -10,7 +10,7 @@ from textual.widgets import Input, TextArea
 from heretic_tui import logs, paths
 from heretic_tui.engine.events import PromptsPreviewed
 from heretic_tui.formats import one_line
-from heretic_tui.profile import store
+from heretic_tui.profile import files, store
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
 from heretic_tui.screens.value_dialog import Broken, EditValue
 from heretic_tui.widgets.rows import Rows
@@ -206,6 +206,23 @@ def test_saving_keeps_comments_and_order(tmp_path, mine):
         await until(pilot, lambda: not screen.draft.unsaved)
         assert mine.read_text() == TEXT.replace("10", "12")
         assert "mine is saved" in text_of(pilot.app)
+
+    drive(tmp_path, steps, profile="mine")
+
+
+def test_a_save_that_fails_says_why_and_loses_nothing(tmp_path, mine, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    async def steps(pilot, screen):
+        await type_value(pilot, screen, "n_trials", "12")
+        await pilot.press("tab")
+        monkeypatch.setattr(files.os, "fsync", full)
+        await pilot.press("s")
+        await until(pilot, lambda: any("No space left" in one.message for one in pilot.app._notifications))
+        assert screen.draft.unsaved
+        assert value(screen, "n_trials") == 12
+        assert mine.read_text() == TEXT
 
     drive(tmp_path, steps, profile="mine")
 
