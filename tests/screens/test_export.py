@@ -241,10 +241,9 @@ def test_a_failure_is_told_and_can_be_tried_again(app):
         screen(app)._needed = lambda: 1000
         screen(app).action_begin()
         await until(pilot, lambda: "The export failed." in text_of(app))
-        assert "The disk is full. Free some space." in text_of(app)
+        await until(pilot, lambda: "The disk is full. Free some space." in text_of(app))
         await pilot.press("escape")
-        await pilot.pause(0.4)
-        assert "x tries again" in text_of(app)
+        await until(pilot, lambda: "✗ The disk is full. Free some space.  x tries again" in text_of(app))
 
     drive(app, steps)
 
