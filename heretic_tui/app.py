@@ -32,6 +32,8 @@ FRAME = 1 / 20
 """Seconds between two looks into the engine's mailbox."""
 GAUGE = 1.0
 """Seconds between two memory readings."""
+SOON = 0.2
+"""Seconds after the start at which what is not urgent begins."""
 GAUGE_HISTORY = 240
 PATIENCE = 5.0
 """Seconds that the engine is given to put things in order when the app ends."""
@@ -51,7 +53,9 @@ class HereticApp(App[None]):
     """Directional ablation in the terminal."""
 
     TITLE = "heretic-tui"
-    CSS_PATH = "app.tcss"
+    CSS_PATH: ClassVar[list[str | Path]] = ["app.tcss", "screens/models.tcss"]
+    """The first screen's rules are read with the app's: a screen's own have all of them parsed anew."""
+    DEFAULT_MODE = "models"
     COMMAND_PALETTE_BINDING = "ctrl+p"
     COMMANDS = App.COMMANDS | {Actions, Things}
     MODES: ClassVar[dict[str, Any]] = {name.lower(): _lazily(name.lower(), f"{name}Screen") for _, name in SCREENS}
@@ -78,27 +82,39 @@ class HereticApp(App[None]):
         self.memory_history: dict[str, deque[float]] = {}
         """The fractions of the last readings of each device."""
         super().__init__()
-        found, problems = themes.read_themes()
-        for theme in found:
-            self.register_theme(theme)
-        self._problems = [*control.preferences.problems, *problems]
-        wanted = control.preferences.theme
-        if wanted not in self.available_themes:
-            self._problems.append(f"There is no theme {wanted}; {themes.DEFAULT} is used.")
-            wanted = themes.DEFAULT
-        if wanted in self.available_themes:
-            self.theme = wanted
+        self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
 
+    def _wear(self, wanted: str) -> None:
+        """Take on the theme that is wanted; the others are read when the first picture is there."""
+        for name in (wanted, themes.DEFAULT):
+            if name not in self.available_themes:
+                with suppress(themes.ThemeError):  # told when all are read
+                    if (theme := themes.find_theme(name)) is not None:
+                        self.register_theme(theme)
+            if name in self.available_themes:
+                self.theme = name
+                return
+
+    def _read_themes(self) -> None:
+        found, problems = themes.read_themes()
+        for theme in found:
+            if theme.name != self.theme:
+                self.register_theme(theme)
+        wanted = self.control.preferences.theme
+        if wanted not in self.available_themes:
+            problems.append(f"There is no theme {wanted}; {self.theme} is used.")
+        for problem in (*self.control.preferences.problems, *problems):
+            self.warn(problem)
+
     def on_mount(self) -> None:
-        """Open the first screen, and begin to look at the engine."""
-        self.switch_mode("models")
+        """Begin to look at the engine."""
         self.set_interval(FRAME, self.look, name="engine")
         self.set_interval(GAUGE, self._gauge, name="memory")
-        self.call_after_refresh(self._gauge)
+        # What the first picture can do without waits for it.
+        self.set_timer(SOON, self._gauge)
+        self.set_timer(SOON, self._read_themes)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
-        for problem in self._problems:
-            self.warn(problem)
 
     # The engine
 

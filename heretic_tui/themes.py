@@ -46,6 +46,14 @@ def read_themes() -> tuple[list[Theme], list[str]]:
     return list(themes.values()), problems
 
 
+def find_theme(name: str) -> Theme | None:
+    """The theme of this name: the person's own, else ours; None where there is neither. Raises `ThemeError`."""
+    for folder in (user_themes_dir(), own_themes_dir()):
+        if (path := folder / f"{name}.toml").is_file():
+            return read_theme(path)
+    return None
+
+
 def _files(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("*.toml"))) if folder.is_dir() else iter(())
 

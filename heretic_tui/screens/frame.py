@@ -28,10 +28,16 @@ SCREENS = (
 )
 
 
+MOMENT = 0.001
+"""Seconds to wait so that a picture is drawn first."""
+
+
 class FrameScreen(Screen[None]):
     """A mode of the app. Subclasses compose their `body` and follow the engine in `engine_changed`."""
 
     MODE: ClassVar[str] = ""
+    LATE: ClassVar[bool] = False
+    """Whether the body follows the first picture, which is then the frame alone and comes sooner."""
     HELP: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("exclamation_mark", "traceback", "Traceback", show=False, id="app.traceback"),
@@ -41,7 +47,8 @@ class FrameScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """The frame around the body."""
         yield StatusLine(SCREENS)
-        yield from self.body()
+        if self._whole:
+            yield from self.body()
         yield Static("", id="failure", markup=False)
         yield Footer(compact=True, show_command_palette=False)
 
@@ -77,12 +84,31 @@ class FrameScreen(Screen[None]):
             words = f"{one_line(failure.cause)} {one_line(failure.remedy)}".strip()
             bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$foreground-muted")))
 
-    ready = False
-    """Whether the widgets are there."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = False
+        """Whether the widgets are there."""
+        self._whole = not self.LATE
 
     def on_mount(self) -> None:
-        """From now on the engine's news can be shown."""
+        """From now on the engine's news can be shown, unless the body is still to come."""
+        if self._whole:
+            self.ready = True
+        else:
+            self.set_timer(MOMENT, self._complete)
+
+    async def _complete(self) -> None:
+        self._whole = True
+        await self.recompose()
         self.ready = True
+        self.completed()
+
+    def completed(self) -> None:
+        """What a screen with a late body does once it is there."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """No key does anything to widgets that are not there yet."""
+        return self.ready
 
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""

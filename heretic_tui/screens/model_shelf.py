@@ -49,6 +49,9 @@ STALE = 20.0
 WIDE = 100
 NO_FIT = "Nothing fits the filter. A hub id or a path is taken as typed; esc shows all."
 
+SOON = 0.1
+"""Seconds after which searching begins: beside its imports the first picture would come late."""
+
 
 class ModelRows(Rows):
     """The list of models."""
@@ -64,6 +67,8 @@ class RunRows(Rows):
 
 class ModelShelf(FrameScreen):
     """Two lists, a filter over both, and the facts of the line under the cursor."""
+
+    LATE: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,13 +105,13 @@ class ModelShelf(FrameScreen):
                 yield Sheet(id="sheet")
         yield ProgressLine(id="progress")
 
-    def on_mount(self) -> None:
+    def completed(self) -> None:
         """Name the panels; the search begins once they are painted."""
         self.query_one("#models-panel").border_title = "Models"
         self.query_one("#welcome").border_title = "Begin here"
         self.query_one("#first-steps", Sheet).show(model_facts.WELCOME)
         self._focus("models")
-        self.call_after_refresh(self._search)
+        self.set_timer(SOON, self._search)
         self.set_interval(GAUGE, self._show_details)
 
     @property

@@ -25,7 +25,6 @@ class ModelsScreen(ModelShelf):
     """Choose a model or a run."""
 
     MODE: ClassVar[str] = "models"
-    CSS_PATH = "models.tcss"
     HELP: ClassVar[str] = """
     Models above: those used last, the embedded demo, then what is found in the local cache of the Hugging Face hub,
     below the folders of the settings file (model_folders) and below the current folder. Runs of earlier days below;
