@@ -7,10 +7,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from heretic_tui.engine.events import Event
 from heretic_tui.formats import one_line
+from heretic_tui.widgets.key_bar import KeyBar
 from heretic_tui.widgets.status_line import Status, StatusLine
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class FrameScreen(Screen[None]):
         if self._whole:
             yield from self.body()
         yield Static("", id="failure", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def body(self) -> ComposeResult:
         """The screen's own widgets."""

@@ -10,11 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from heretic_tui.engine.records import Label, Response, Score
 from heretic_tui.formats import heading, one_line, plain
 from heretic_tui.state import StudyView
+from heretic_tui.widgets.key_bar import KeyBar
 from heretic_tui.widgets.rows import Column, Row, Rows
 from heretic_tui.widgets.text import data
 
@@ -98,7 +99,7 @@ class ResponsesScreen(Screen[None]):
                 with Horizontal(id="answers"):
                     yield VerticalScroll(Static("", id="base", markup=False), id="basebox", classes="panel")
                     yield VerticalScroll(Static("", id="own", markup=False), id="ownbox", classes="panel")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Read the responses."""

@@ -100,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, __file__, "--app", first, second]
         with Terminal(command, home, 120, 40) as terminal:
-            terminal.wait_for(rb"trial [12]/" if not flooded else rb"\d/100000", 600)
+            terminal.wait_for(rb"responses|residuals" if not flooded else rb"\d/100000", 600)
             terminal.drain(2)
             before = resident(terminal.process.pid)
             times: dict[bytes, list[float]] = {}
