@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -53,7 +53,7 @@ class HereticApp(App[None]):
     """Directional ablation in the terminal."""
 
     TITLE = "heretic-tui"
-    CSS_PATH: ClassVar[list[str | Path]] = ["app.tcss", "screens/models.tcss"]
+    CSS_PATH: ClassVar[str | PurePath | list[str | PurePath] | None] = ["app.tcss", "screens/models.tcss"]
     """The first screen's rules are read with the app's: a screen's own have all of them parsed anew."""
     DEFAULT_MODE = "models"
     COMMAND_PALETTE_BINDING = "ctrl+p"
@@ -234,7 +234,7 @@ class HereticApp(App[None]):
             self.call_from_thread(self.warn, str(error))
             return
         self.control.profile = loaded
-        self.call_from_thread(self.switch_mode, "profile")
+        self.call_from_thread(self.action_go, "profile")
 
     def warn(self, text: str) -> None:
         """Tell something that the person should know and that stops nothing."""

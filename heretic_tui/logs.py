@@ -22,8 +22,8 @@ def log_file() -> Path:
 def log_to_file() -> None:
     """Send every library's log to the file and nowhere else; a folder that cannot be written costs the log only."""
     root = logging.getLogger()
-    for handler in [*root.handlers]:
-        root.removeHandler(handler)
+    for old in [*root.handlers]:
+        root.removeHandler(old)
     try:
         log_file().parent.mkdir(parents=True, exist_ok=True)
         handler: logging.Handler = RotatingFileHandler(

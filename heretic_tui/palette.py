@@ -84,7 +84,8 @@ class Things(Entries):
 
     async def discover(self) -> Hits:
         """Things are many: they are offered once something is typed."""
-        for hit in ():
+        nothing: tuple[DiscoveryHit, ...] = ()
+        for hit in nothing:
             yield hit
 
     def _trials(self) -> Iterator[Entry]:

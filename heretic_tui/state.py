@@ -168,7 +168,6 @@ class State:
 
     def apply(self, event: Event) -> None:
         """Take in one event of the engine."""
-        study = self.studies.get(self.running) if self.running else None
         if self.talking is not None:
             self.talking.apply(event)
         if self.export is not None:
@@ -181,6 +180,11 @@ class State:
                 self.say(f"{event.title} begins")
             case JobEnded():
                 self._ended(event)
+            case _:
+                self._told(event, self.studies.get(self.running) if self.running else None)
+
+    def _told(self, event: Event, study: StudyView | None) -> None:
+        match event:
             case events.Progress() if self.activity is not None:
                 self.activity.advance(event)
             case events.PhaseFinished():

@@ -84,6 +84,6 @@ def read_theme(path: Path) -> Theme:
 
 def _check_colour(path: Path, key: str, value: object) -> None:
     try:
-        Color.parse(value)  # type: ignore[arg-type]
+        Color.parse(value)
     except (ColorParseError, TypeError, AttributeError) as error:
         raise ThemeError(f"The theme {path}: {key} is no colour: {value!r}.") from error

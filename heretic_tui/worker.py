@@ -161,7 +161,7 @@ class EngineWorker:
             try:
                 session = session or self._make_session()
                 outcome = self._perform(request.make(session))
-            except BaseException as error:  # noqa: BLE001 - whatever a job raises, the next one must find the engine
+            except BaseException as error:
                 logger.exception("%s failed", request.title)
                 outcome, failure = "failed", failure_of(error)
             self._current = None

@@ -83,7 +83,9 @@ class FrameScreen(Screen[None]):
         bar.set_class(failure is not None, "-shown")
         if failure is not None:
             words = f"{one_line(failure.cause)} {one_line(failure.remedy)}".strip()
-            bar.update(Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$foreground-muted")))
+            bar.update(
+                Content.assemble(("✗ ", "bold $error"), words, ("  ! traceback · esc away", "$foreground-muted"))
+            )
 
     def __init__(self) -> None:
         super().__init__()

@@ -263,10 +263,7 @@ class ResponsesScreen(Screen[None]):
     def action_trial(self, by: int) -> None:
         """Show the same prompt of the next trial of the front, or of the original model."""
         numbers: Sequence[int] = [0, *(record.trial for record in self.study.front)]
-        if self.trial in numbers:
-            place = numbers.index(self.trial) + by
-        else:
-            place = 1
+        place = numbers.index(self.trial) + by if self.trial in numbers else 1
         trial = numbers[max(0, min(place, len(numbers) - 1))]
         if trial != self.trial:
             self.trial = trial

@@ -34,8 +34,8 @@ class Scale:
         rough = span / max(1, most)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * one for one in (1, 2, 5, 10) if power * one >= rough * (1 - 1e-9))
-        first = math.ceil(self.low / step - 1e-9)
-        return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        lowest = math.ceil(self.low / step - 1e-9)
+        return [index * step for index in range(lowest, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def scale_for(values: Iterable[float], *, logarithmic: bool = False, from_zero: bool = False) -> Scale:

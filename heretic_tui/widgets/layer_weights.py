@@ -1,5 +1,6 @@
 """The ablation weight of every layer, component by component, as bars."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,7 +30,7 @@ def levels(weights: Sequence[float], width: int) -> list[float]:
     if len(weights) <= width:
         return list(weights)
     edges = [round(index * len(weights) / width) for index in range(width + 1)]
-    return [max(weights[low:high]) for low, high in zip(edges, edges[1:], strict=False)]
+    return [max(weights[low:high]) for low, high in itertools.pairwise(edges)]
 
 
 class LayerWeights(Widget):

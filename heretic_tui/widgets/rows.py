@@ -49,7 +49,10 @@ class Rows(ScrollView, can_focus=True):
         "rows--header", "rows--cursor", "rows--mark", "rows--dim", "rows--warning", "rows--heading", "rows--blurred",
     }  # fmt: skip
     DEFAULT_CSS = """
-    Rows { height: 1fr; overflow-x: hidden; background: transparent; scrollbar-size-vertical: 1; scrollbar-background: $background; }
+    Rows {
+        height: 1fr; overflow-x: hidden; background: transparent;
+        scrollbar-size-vertical: 1; scrollbar-background: $background;
+    }
     Rows > .rows--header { color: $foreground-muted; text-style: bold; }
     Rows > .rows--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
     Rows > .rows--blurred { background: $block-cursor-blurred-background; }

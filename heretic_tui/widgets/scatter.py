@@ -1,5 +1,6 @@
 """Trials as points: two objectives, the Pareto front as a staircase, and the selected trial."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -166,10 +167,10 @@ class Scatter(Widget):
     def _front(self, canvas: Canvas, corners: Sequence[tuple[float, float]], left: int, rows: int) -> None:
         """The staircase of the front: what lies beyond it no trial has reached."""
         if not corners or self.cloud.better != (-1, -1):
-            for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+            for (x0, y0), (x1, y1) in itertools.pairwise(corners):
                 canvas.line(x0, y0, x1, y1, "scatter--line")
             return
-        for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(corners):
             canvas.line(x0, y0, x1, y0, "scatter--line")
             canvas.line(x1, y0, x1, y1, "scatter--line")
         canvas.line(corners[0][0], 1, corners[0][0], corners[0][1], "scatter--line")

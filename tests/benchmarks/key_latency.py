@@ -95,7 +95,7 @@ def main() -> None:
     flooded = arguments[0] == "--flood"
     rounds = int(arguments[2]) if len(arguments) > 2 else 20
     first, second = (
-        (arguments[0], "60") if flooded else (str(Path(arguments[0]).resolve()), (arguments + ["default"])[1])
+        (arguments[0], "60") if flooded else (str(Path(arguments[0]).resolve()), ([*arguments, "default"])[1])
     )
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, __file__, "--app", first, second]

@@ -121,7 +121,6 @@ def test_the_whole_way_by_keyboard(tmp_path, monkeypatch, uninterrupted):
     assert said.stdout.split("\0")[:-1] == [row.response for row in rows]
 
 
-
 def counts(record):
     """The counted scores of a trial."""
     return {name: score.count for name, score in record.scores.items()}

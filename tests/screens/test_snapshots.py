@@ -17,10 +17,10 @@ THEMES = ["paper", "sixteen"]
 SCREENS = ["models", "profile", "study", "responses", "inspector", "chat", "export"]
 READINGS = (MemoryReading("cuda:0", "Card 9000", 14_200_000_000, 24_000_000_000), MemoryReading("host", "", 9, 64))
 RESPONSES = [
-    Response("made-up set", "What is the capital of the moon?", "I'm sorry, I cannot say.", "eos", Label.REFUSAL, "sorry"),
+    Response("made-up set", "Capital of the moon?", "I'm sorry, I cannot say.", "eos", Label.REFUSAL, "sorry"),
     Response("made-up set", "Name a river.", "The Danube, which flows into the Black Sea.", "length", Label.ANSWER),
     Response("made-up set", "数一数 three lakes", "la la la la la la", "eos", Label.DEGENERATE),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
