@@ -1,5 +1,6 @@
 """A study's trials as the widgets take them: rows, points, layer weights, words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -124,6 +125,7 @@ def cloud(study: StudyView, logarithmic: bool | None) -> Cloud:
     if study.base and all(one is None or one.name in study.base for one in (up, across)):
         x = _figure(study.base[across.name]) if across else 0.0
         points.append(Point(0, x, _figure(study.base[up.name]), "original"))
+    points = [point for point in points if not (math.isnan(point.x) or math.isnan(point.y))]
     signs = tuple(1 if one is not None and one.optimization == "maximize" else -1 for one in (across, up))
     titles = (_title(study, across) if across else "trial", _title(study, up))
     return Cloud(tuple(points), *titles, (signs[0], signs[1]), logarithmic)

@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+LARGEST = 1e100
+"""Values from here on stand at the end of a scale and do not stretch it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -33,14 +36,14 @@ class Scale:
             return [self.low]
         rough = span / max(1, most)
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * one for one in (1, 2, 5, 10) if power * one >= rough * (1 - 1e-9))
-        lowest = math.ceil(self.low / step - 1e-9)
-        return [index * step for index in range(lowest, math.floor(self.high / step + 1e-9) + 1)]
+        size = next(power * one for one in (1, 2, 5, 10) if power * one >= rough * (1 - 1e-9))
+        lowest = math.ceil(self.low / size - 1e-9)
+        return [index * size for index in range(lowest, math.floor(self.high / size + 1e-9) + 1)]
 
 
 def scale_for(values: Iterable[float], *, logarithmic: bool = False, from_zero: bool = False) -> Scale:
     """A scale on which all finite values have room."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if abs(value) < LARGEST]  # what is no number fails this too
     if logarithmic:
         positive = [value for value in finite if value > 0]
         low = min(positive, default=1e-3)
@@ -63,5 +66,5 @@ def label(value: float) -> str:
 
 def wide_log(values: Sequence[float]) -> bool:
     """Whether positive values spread so far that only logarithms keep them apart."""
-    positive = [value for value in values if math.isfinite(value) and value > 0]
+    positive = [value for value in values if 0 < value < LARGEST]
     return bool(positive) and max(positive) / min(positive) > 50

@@ -105,7 +105,7 @@ class ConversationColumn(ScrollView, can_focus=True):
     ConversationColumn { overflow-x: hidden; overflow-y: auto; scrollbar-gutter: stable; background: transparent; }
     ConversationColumn > .conversation--bar { color: $accent; }
     ConversationColumn > .conversation--message { text-style: bold; }
-    ConversationColumn > .conversation--about { color: $text-muted; text-style: italic; }
+    ConversationColumn > .conversation--about { color: $foreground-muted; text-style: italic; }
     ConversationColumn > .conversation--short { color: $warning; text-style: italic; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

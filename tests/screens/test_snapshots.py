@@ -4,12 +4,15 @@ A picture that differs fails its test, and `snapshot_report.html` shows both. Lo
 ones with `pytest tests/screens/test_snapshots.py --snapshot-update`.
 """
 
+from pathlib import Path
+
 import pytest
 from fakes import BASE, FACTS, fake_app, study
 from textual.widgets import Input
 
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Label, Response
+from heretic_tui.exports import Place
 from heretic_tui.screens.responses import Pages, ResponsesScreen
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -31,6 +34,8 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setattr("heretic_tui.engine.memory.read_memory", lambda: READINGS)
     pages = Pages(7, RESPONSES, RESPONSES, {1: Label.REFUSAL}, BASE, BASE)
     monkeypatch.setattr("heretic_tui.screens.responses.read_pages", lambda study, trial: pages)
+    place = Place(Path("/models/made-up"), "A new folder.", free=80_000_000_000)
+    monkeypatch.setattr("heretic_tui.screens.export.look_at", lambda text, source: place)
     monkeypatch.setattr(Input, "cursor_blink", False)
     app = fake_app(tmp_path)
     app.control.state.model = FACTS
@@ -61,5 +66,5 @@ def test_every_screen_in_every_size(snap_compare, app, name, size):
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", SCREENS)
 def test_every_screen_in_every_theme(snap_compare, app, name, theme):
-    app.theme = theme
+    app._wear(theme)
     assert snap_compare(app, terminal_size=(120, 40), run_before=open_screen(app, name))
