@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -133,7 +134,10 @@ class HereticApp(App[None]):
                 for over in self.screen_stack[1:]:
                     if (changed := getattr(over, "engine_changed", None)) is not None:
                         changed(events)
-        screen.show_status(self.status())
+        status = self.status()
+        screen.show_status(status)
+        for line in self.screen.query(StatusLine):
+            line.status = replace(status, mode=screen.MODE)
 
     def _frame(self) -> FrameScreen | None:
         """The mode's own screen, while its widgets are there: not before it is composed, nor while the app ends."""
@@ -283,8 +287,6 @@ class HereticApp(App[None]):
     def _keep_theme(self, name: str) -> None:
         if name == self.control.preferences.theme:
             return
-        from dataclasses import replace
-
         from heretic_tui.profile.problems import ProfileError
 
         self.control.preferences = replace(self.control.preferences, theme=name)

@@ -1,5 +1,7 @@
 """The person's settings and themes: what is broken is told and costs no more than itself."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -120,3 +122,10 @@ def test_a_theme_of_the_person_wins_over_ours():
 def test_the_folders_are_where_the_person_expects_them(home):
     assert preferences_file() == home / paths.APP / "settings.toml"
     assert user_themes_dir() == home / paths.APP / "themes"
+
+
+def test_our_themes_come_with_the_installed_package(tmp_path):
+    """Seen from a folder in which the checkout does not stand."""
+    code = "from heretic_tui.themes import read_themes; print(sorted(theme.name for theme in read_themes()[0]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['ember', 'paper', 'sixteen']"

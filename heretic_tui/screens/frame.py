@@ -1,6 +1,7 @@
 """What all screens have in common: the status line above, the failure and the footer below."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -73,8 +74,6 @@ class FrameScreen(Screen[None]):
 
     def show_status(self, status: Status) -> None:
         """Show the status line's facts, and the last failure."""
-        from dataclasses import replace
-
         self.query_one(StatusLine).status = replace(status, mode=self.MODE)
         self._show_failure(self.state.failure)
 

@@ -14,9 +14,11 @@ from textual.widgets import Input, Static
 
 from heretic_tui.engine.records import Label, Response, Score
 from heretic_tui.formats import heading, one_line, plain
+from heretic_tui.screens.frame import SCREENS
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.key_bar import KeyBar
 from heretic_tui.widgets.rows import Column, Row, Rows
+from heretic_tui.widgets.status_line import StatusLine
 from heretic_tui.widgets.text import data
 
 SIGNS = {Label.ANSWER: "·", Label.REFUSAL: "✗", Label.DEGENERATE: "≈"}
@@ -89,6 +91,7 @@ class ResponsesScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The list, and the two responses."""
+        yield StatusLine(SCREENS)
         yield Static("", id="title", markup=False)
         with Horizontal(id="browser"):
             with Vertical(id="prompts", classes="panel"):

@@ -116,6 +116,26 @@ def test_the_palette_offers_actions_and_trials_by_name(tmp_path):
     drive(app, steps, (120, 40))
 
 
+def test_the_palette_finds_models_profiles_and_runs_by_name(tmp_path):
+    from heretic_tui.demo import MODEL_DIR
+
+    run = tmp_path / "runs" / "made-up--style--1"
+    run.mkdir(parents=True)
+    (run / "profile.toml").write_text('model = "made/up"\n', encoding="utf-8")
+    app = fake_app(tmp_path)
+
+    async def steps(pilot):
+        await pilot.pause(0.3)
+        for typed, found in (("made-up", "Run made-up--style--1"), ("heretic-1", "Profile heretic-1.4"),
+                             ("demo-llama", f"Model {MODEL_DIR}")):  # fmt: skip
+            await pilot.press("ctrl+p", *typed)
+            await until(pilot, lambda found=found: found[:60] in text_of(app))
+            await pilot.press("escape")
+            await pilot.pause(0.2)
+
+    drive(app, steps, (120, 40))
+
+
 @pytest.mark.parametrize("theme", ["ember", "paper", "sixteen"])
 def test_our_themes_colour_every_widget(tmp_path, theme):
     app = app_with(tmp_path, theme=theme)
@@ -145,7 +165,7 @@ def test_a_theme_that_is_not_there_is_told_and_not_fatal(tmp_path):
 
     async def steps(pilot):
         assert app.theme == "ember"
-        assert any("nowhere" in line.text for line in app.control.state.log)
+        await until(pilot, lambda: any("nowhere" in line.text for line in app.control.state.log))
 
     drive(app, steps)
 
