@@ -113,9 +113,9 @@ class FrameScreen(Screen[None]):
         return self.ready
 
     def on_screen_resume(self) -> None:
-        """Catch up with what happened while another screen was in front."""
+        """Catch up with what happened while another screen was in front; first it is seen as it was left."""
         if self.ready:
-            self.engine_changed(())
+            self.call_after_refresh(self.engine_changed, ())
 
     def action_traceback(self) -> None:
         """Show where the last failure happened."""

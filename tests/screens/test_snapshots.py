@@ -36,6 +36,7 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setattr("heretic_tui.screens.responses.read_pages", lambda study, trial: pages)
     place = Place(Path("/models/made-up"), "A new folder.", free=80_000_000_000)
     monkeypatch.setattr("heretic_tui.screens.export.look_at", lambda text, source: place)
+    monkeypatch.setattr("heretic_tui.app.GAUGE", 1000)  # one reading: the history must not grow with the time it takes
     monkeypatch.setattr(Input, "cursor_blink", False)
     app = fake_app(tmp_path)
     app.control.state.model = FACTS
