@@ -1,12 +1,14 @@
 """The hatch between screen and engine: one daemon thread runs the jobs, a mailbox carries what they tell."""
 
 import logging
+import os
 import queue
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL = 0.0005
 """Seconds between two thread switches: beside a busy engine thread the screen then waits under 1 ms instead of 5."""
+
+NICENESS = 10
+"""Of the engine's threads: they lose nothing while the screen has nothing to draw."""
 
 Make = Callable[["Session"], Generator[Event, None, Any]]
 """What makes a job once the engine is free; it runs on the engine's thread, so it may import what it likes."""
@@ -149,6 +154,7 @@ class EngineWorker:
         return thread
 
     def _run(self) -> None:
+        _give_way()
         session: Session | None = None
         while (request := self._requests.get()) is not None:
             if self._closing:
@@ -178,6 +184,16 @@ class EngineWorker:
         finally:
             job.close()
         return "done"
+
+
+def _give_way() -> None:
+    """Let the screen's thread go first where both want a core.
+
+    On Linux a thread has a niceness of its own, and the threads that it starts inherit it: torch's, too.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _session() -> "Session":

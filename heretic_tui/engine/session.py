@@ -3,6 +3,7 @@
 Importing this module loads no torch, so that the app can hold a session from its first moment.
 """
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ class Session:
         self.unload()
         model = yield from loading.load(name, profile)
         self.model, self._wanted = model, wanted
+        # What libraries and model have made stays: without this every full collection walks through a million
+        # objects again and holds up the screen for a quarter of a second.
+        gc.freeze()
         return model
 
     def unload(self) -> None:
@@ -45,6 +49,7 @@ class Session:
         from heretic_tui.engine.hardware import release_memory
 
         self.model = self._wanted = None
+        gc.unfreeze()
         release_memory()
 
     def _right_commit(self, profile: Profile) -> bool:
