@@ -154,6 +154,7 @@ def test_a_theme_that_is_chosen_is_kept(tmp_path):
     app = fake_app(tmp_path)
 
     async def steps(pilot):
+        await until(pilot, lambda: "paper" in app.available_themes)
         app.theme = "paper"
         await until(pilot, lambda: read_preferences().theme == "paper")
 
