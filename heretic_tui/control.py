@@ -93,10 +93,13 @@ class Control:
 
     def load(self, name: str) -> None:
         """Load a model, to be there when it is needed."""
-        profile = self.trusting(name, self.chosen_profile()).profile
+        chosen = self.profile
 
         def make(session: "Session") -> Any:
-            return session.load(name, profile)
+            from heretic_tui.profile import store
+
+            # Here and not before: reading the default profile is not the screen's work.
+            return session.load(name, self.trusting(name, chosen or store.resolve(None)).profile)
 
         self.model_name = name
         self._loaded_since = True

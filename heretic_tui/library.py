@@ -23,8 +23,6 @@ HERE_DEPTH = 2
 """Folders below the current one that are looked into; it may be a home full of other things."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ADDRESS = re.compile(rf"(?:https?://)?huggingface\.co/({HUB_ID.pattern})")
-PROFILE = "profile.toml"
-"""The file that makes a folder a run."""
 BATCH = 0.2
 """Seconds after which what was found is told, though the search goes on."""
 
@@ -119,12 +117,11 @@ class RunReader:
 
     def runs(self) -> list[Path]:
         """The folders of the runs that there are, newest first; found without reading one, so at once."""
-        found = []
-        with suppress(OSError):  # there is none yet, or it may not be read
-            for path in self.folder.iterdir():
-                with suppress(OSError):  # removed a moment ago
-                    found.append(((path / PROFILE).stat().st_mtime, path))
-        return [path for _, path in sorted(found, reverse=True)]
+        from heretic_tui.engine.run import list_runs
+
+        with suppress(OSError):  # it may not be read
+            return [run.path for run in list_runs(self.folder)]
+        return []
 
     def summary(self, path: Path) -> "RunSummary":
         """A run's summary."""

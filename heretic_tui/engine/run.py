@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -315,11 +315,14 @@ def open_run(runs_dir: Path, name: str) -> Run:
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
-    """All runs below a folder, newest first."""
+    """All runs below a folder, newest first; none of them is read. Raises `OSError` for a folder that may not be."""
     if not runs_dir.is_dir():
         return []
-    runs = [Run(path) for path in runs_dir.iterdir() if (path / PROFILE).is_file()]
-    return sorted(runs, key=lambda run: (run.path / PROFILE).stat().st_mtime, reverse=True)
+    found = []
+    for path in runs_dir.iterdir():
+        with suppress(OSError):  # no run, or removed a moment ago
+            found.append(((path / PROFILE).stat().st_mtime, path))
+    return [Run(path) for _, path in sorted(found, reverse=True)]
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
