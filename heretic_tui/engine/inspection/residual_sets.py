@@ -1,0 +1,123 @@
+"""Residual vectors of both prompt sets, as a run's folder keeps them: of the original model, and of trials."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heretic_tui.engine.errors import EngineError, damaged
+from heretic_tui.engine.files import write_atomically
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.run import Run
+
+Vectors: TypeAlias = NDArray[np.float32]
+
+ORIGINAL = 0
+"""The number that stands for the original model where trials are counted from 1."""
+
+
+@dataclass(frozen=True)
+class ResidualSets:
+    """Residual vectors of the good and the bad prompts, each `(prompts, layers + 1, d_model)`, float32.
+
+    Row 0 of a prompt is the stream into layer 0, row l + 1 the stream after decoder layer l. `good_mid` and
+    `bad_mid`, `(prompts, layers, d_model)`, are taken between attention and MLP; None where a model has no such place.
+    """
+
+    good: Vectors
+    bad: Vectors
+    good_mid: Vectors | None = None
+    bad_mid: Vectors | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many places of the stream there are: the layers and the stream into the first."""
+        return int(self.good.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return int(self.good.shape[2])
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the vectors take."""
+        return sum(vectors.nbytes for _, vectors in self._named())
+
+    @cached_property
+    def differences(self) -> NDArray[np.float64]:
+        """Mean of the bad prompts less mean of the good ones, `(layers + 1, d_model)`."""
+        difference: NDArray[np.float64] = self.bad.mean(axis=0, dtype=np.float64) - self.good.mean(
+            axis=0, dtype=np.float64
+        )
+        return difference
+
+    def check(self) -> None:
+        """Raise `EngineError` where the vectors cannot be measured, and say which set, prompt and layer."""
+        if self.good.shape[1:] != self.bad.shape[1:]:
+            raise EngineError(
+                f"The two sets' residual vectors do not fit together: {self.good.shape[1:]} and {self.bad.shape[1:]} "
+                "(layers + 1, width).",
+                "Measure them again with one model.",
+            )
+        for name, vectors in self._named():
+            broken = np.argwhere(~np.isfinite(vectors).all(axis=2))
+            if len(broken):
+                prompt, row = (int(number) for number in broken[0])
+                place = f"layer {row}" if name.endswith("_mid") else f"layer {row - 1}" if row else "the embeddings"
+                kind, total = name.removesuffix("_mid"), vectors.shape[0] * vectors.shape[1]
+                raise EngineError(
+                    f"The residual vectors are not all finite numbers: first at {place}, {kind} prompt {prompt + 1}; "
+                    f"{len(broken)} of {total} vectors are affected.",
+                    'The dtype overflows on this model: measure again with dtypes = ["bfloat16", "float32"].',
+                )
+
+    def _named(self) -> Iterator[tuple[str, Vectors]]:
+        for name in ("good", "bad", "good_mid", "bad_mid"):
+            if (vectors := getattr(self, name)) is not None:
+                yield name, vectors
+
+
+def residuals_path(run: "Run", trial: int = ORIGINAL) -> Path:
+    """Where a run keeps the residual vectors of the original model, or of a trial."""
+    from heretic_tui.engine.run import RESIDUALS
+
+    return run.path / RESIDUALS if trial == ORIGINAL else inspection_path(run, f"residuals-{trial:04}.safetensors")
+
+
+def inspection_path(run: "Run", name: str) -> Path:
+    """Where a run keeps what was found out about its residual vectors."""
+    return run.path / "inspection" / name
+
+
+def save_residual_sets(path: Path, sets: ResidualSets) -> None:
+    """Keep the vectors as safetensors, written atomically."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(vectors, dtype=np.float32) for name, vectors in sets._named()}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+
+def load_residual_sets(path: Path) -> ResidualSets:
+    """Read what `save_residual_sets` wrote; does not `check` it.
+
+    Raises `EngineError` where there is no such file, with what to do, or where it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise EngineError(
+            f"{path.parent.name} keeps no residual vectors there ({path.name}).",
+            "Measure them: m in the inspector, or heretic-tui inspect RUN --measure.",
+        )
+    try:
+        arrays = load_file(path)
+        return ResidualSets(**{name: arrays[name] for name in sorted(arrays)})
+    except (SafetensorError, TypeError) as error:
+        raise damaged(path, error) from error
