@@ -130,12 +130,14 @@ class HereticApp(App[None]):
             return
         if events:
             with self.batch_update():
-                screen.engine_changed(events)
+                if screen.seen:
+                    screen.engine_changed(events)
                 for over in self.screen_stack[1:]:
                     if (changed := getattr(over, "engine_changed", None)) is not None:
                         changed(events)
         status = self.status()
-        screen.show_status(status)
+        if screen.seen:
+            screen.show_status(status)
         for line in self.screen.query(StatusLine):
             line.status = replace(status, mode=screen.MODE)
 
@@ -164,17 +166,19 @@ class HereticApp(App[None]):
     def _mood(self) -> str:
         activity = self.control.state.activity
         if activity is None:
+            if self.control.state.beside:
+                return "busy"
             return "failed" if self.control.state.failure else "idle"
         return "stopping" if activity.stopping else "busy"
 
     def _doing(self) -> str:
         state = self.control.state
-        if state.activity is None:
+        activity = state.activity or next(iter(state.beside.values()), None)
+        if activity is None:
             return "failed" if state.failure else "ready" if state.model else "no model"
         study = state.studies.get(state.running) if state.running else None
         if study is not None and study.current is not None:
             return f"trial {study.current}/{study.wanted}"
-        activity = state.activity
         share = "" if activity.fraction is None else f" {activity.fraction:.0%}"
         return f"{activity.phase or activity.title}{share}"
 

@@ -101,7 +101,7 @@ class Pick(ModalScreen[Any]):
     ]
 
     def __init__(self, question: str, columns: Sequence[Column], rows: Sequence[Row], *, key: Any = None) -> None:
-        super().__init__(classes="dialog")
+        super().__init__(classes="dialog -opaque")
         self.question, self.columns, self.rows, self.chosen = question, columns, rows, key
 
     def compose(self) -> ComposeResult:
@@ -149,7 +149,7 @@ class Text(ModalScreen[None]):
     ]
 
     def __init__(self, title: str, text: str) -> None:
-        super().__init__(classes="dialog")
+        super().__init__(classes="dialog -opaque")
         self.heading, self.text = title, plain(text)
 
     def compose(self) -> ComposeResult:

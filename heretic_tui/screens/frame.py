@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.events import ScreenResume
 from textual.screen import Screen
 from textual.widgets import Static
 
@@ -68,6 +69,12 @@ class FrameScreen(Screen[None]):
         """What is known of the engine."""
         return self.control.state
 
+    @property
+    def seen(self) -> bool:
+        """Whether this is the mode in front, and no screen that hides it lies over it."""
+        first, *over = self.app.screen_stack
+        return first is self and not any(screen.styles.background.a == 1 for screen in over)
+
     def engine_changed(self, events: Sequence[Event]) -> None:
         """Show what has changed; `events` is empty when the screen comes back into sight. Called 20 times a second
         at most, and only while this screen is the one that is seen."""
@@ -91,6 +98,8 @@ class FrameScreen(Screen[None]):
         self.ready = False
         """Whether the widgets are there."""
         self._whole = not self.LATE
+        self._worn = ""
+        """The theme in which this screen was seen last."""
 
     def on_mount(self) -> None:
         """From now on the engine's news can be shown, unless the body is still to come."""
@@ -112,8 +121,11 @@ class FrameScreen(Screen[None]):
         """No key does anything to widgets that are not there yet."""
         return self.ready
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
         """Catch up with what happened while another screen was in front; first it is seen as it was left."""
+        # Textual would match every rule against every widget anew, a third of what it takes to switch screens.
+        event.refresh_styles = event.refresh_styles and self._worn != self.app.theme
+        self._worn = self.app.theme
         if self.ready:
             self.call_after_refresh(self.engine_changed, ())
 

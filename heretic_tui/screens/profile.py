@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.events import ScreenResume
 from textual.widgets import Input, Static
 
 from heretic_tui.formats import one_line, plain
@@ -82,9 +83,8 @@ class ProfileScreen(ProfileValues, ProfileFiles):
         default = chosen is None or (chosen.path is None and chosen.name == "default")
         self.begin(None if chosen is None or default else str(chosen.path or chosen.name))
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
         """Take a profile that was chosen elsewhere, or notice that the file was changed."""
-        super().on_screen_resume()
         if self.draft is None:
             return
         chosen = self.control.profile
