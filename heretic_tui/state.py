@@ -16,6 +16,7 @@ from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
     from heretic_tui.exports import ExportView
+    from heretic_tui.inspections import Inspection
     from heretic_tui.talk import Talk
 
 LOG_LINES = 1000
@@ -153,6 +154,10 @@ class State:
     """The talk of each run, or of each model without one."""
     talking: "Talk | None" = None
     """The talk that the engine was asked for last."""
+    inspection: "Inspection | None" = None
+    """What the inspector has read."""
+    beside: dict[str, Activity] = field(default_factory=dict)
+    """What is computed without the engine, by its title."""
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     starting: list[events.PhaseFinished] = field(default_factory=list)
     """Phases that ended before the run's folder was there."""
