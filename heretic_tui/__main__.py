@@ -1,6 +1,10 @@
 """`heretic-tui` and `python -m heretic_tui`."""
 
+import os
 import sys
+
+ESCAPE_DELAY = "30"
+"""Milliseconds after which an escape is the key and not the beginning of a longer sequence; Textual waits for 100."""
 
 
 def main() -> None:
@@ -10,6 +14,7 @@ def main() -> None:
 
         sys.stdout.write(f"heretic-tui {__version__}\n")
         return
+    os.environ.setdefault("ESCDELAY", ESCAPE_DELAY)  # read when Textual is imported
     if not sys.argv[1:] and sys.stdin.isatty() and sys.stdout.isatty():
         # The app has no arguments to parse, and without their parser its first picture comes sooner.
         from heretic_tui import paths

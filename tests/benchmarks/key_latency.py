@@ -12,11 +12,13 @@ from pathlib import Path
 
 from terminal import Terminal, summary
 
+from heretic_tui.__main__ import ESCAPE_DELAY
+
 STEPS = (
     (b"f", rb"front of"),
     (b"f", rb"\d/\d+ trials"),
     (b"?", rb"Keys now"),
-    (b"\x1b", rb"responses|trial \d|residuals|prompts|orig"),
+    (b"\x1b", rb"\d trials"),
     (b"g", rb"Log \(g"),
     (b"g", rb"Layers|scope|orig|Trial|Original"),
     (b"4", rb"4 Inspector"),
@@ -92,6 +94,7 @@ def main() -> None:
     if "--app" in sys.argv:
         app(arguments)
         return
+    os.environ.setdefault("ESCDELAY", ESCAPE_DELAY)
     flooded = arguments[0] == "--flood"
     rounds = int(arguments[2]) if len(arguments) > 2 else 20
     first, second = (
