@@ -34,6 +34,11 @@ def chats_dir() -> Path:
     return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "chats"
 
 
+def directions_dir() -> Path:
+    """The library of directions, which all runs see."""
+    return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "directions"
+
+
 def cache_dir() -> Path:
     """What can be fetched or computed again."""
     return _folder("XDG_CACHE_HOME", platformdirs.user_cache_path(APP, appauthor=False))
