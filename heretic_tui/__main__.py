@@ -3,8 +3,8 @@
 import os
 import sys
 
-ESCAPE_DELAY = "30"
-"""Milliseconds after which an escape is the key and not the beginning of a longer sequence; Textual waits for 100."""
+ESCAPE_DELAY = "25"
+"""Milliseconds after which an escape is the key and not the beginning of a longer sequence."""
 
 
 def main() -> None:

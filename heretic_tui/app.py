@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.screen import Screen
 
 from heretic_tui import themes
@@ -85,6 +86,15 @@ class HereticApp(App[None]):
         super().__init__()
         self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's choice, but for Unix terminals our own."""
+        found = super().get_driver_class()
+        if found.__name__ != "LinuxDriver":
+            return found
+        from heretic_tui.keyboard import QuickDriver
+
+        return QuickDriver
 
     def _wear(self, wanted: str) -> None:
         """Take on the theme that is wanted; the others are read when the first picture is there."""
