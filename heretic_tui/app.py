@@ -22,7 +22,7 @@ from heretic_tui.formats import duration, one_line, plain
 from heretic_tui.palette import Actions, Things
 from heretic_tui.preferences import Preferences, write_preference
 from heretic_tui.screens.dialogs import Confirm
-from heretic_tui.screens.frame import SCREENS, FrameScreen
+from heretic_tui.screens.frame import MOMENT, SCREENS, FrameScreen
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.status_line import Status, StatusLine
 from heretic_tui.worker import EngineWorker, JobEnded
@@ -95,6 +95,10 @@ class HereticApp(App[None]):
         from heretic_tui.keyboard import QuickDriver
 
         return QuickDriver
+
+    def delay_update(self, delay: float = 0.05) -> None:
+        """Hold painting back for a moment; Textual does so for 50 ms at every change of mode, which is seen."""
+        super().delay_update(min(delay, MOMENT))
 
     def _wear(self, wanted: str) -> None:
         """Take on the theme that is wanted; the others are read when the first picture is there."""
