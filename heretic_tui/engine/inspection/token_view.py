@@ -1,7 +1,7 @@
 """Tokens of a prompt with the residual stream at each: what it takes to shade them by a direction, in NumPy alone."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ SHARE = 0.98
 """The scale is the largest of this share of the tokens' values, so that an outlier takes the colour from no other."""
 GIANT = 4.0
 """The first token is left out of the scale where its vector is this many times longer than the others' median."""
+
+
+Measure = Literal["dot product", "less the mean", "cosine"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+"""What a token's value is: its dot product with the direction, that less the mean over the prompt, or the cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,18 @@ class TokenReading:
             raise EngineError(f"There is no layer {layer_name(row)} in this reading.")
         values: NDArray[np.float32] = self.streams[:, row] @ direction.vector
         return values
+
+    def values(self, direction: Direction, row: int, measure: Measure = "dot product") -> NDArray[np.float32]:
+        """Each token's value by a measure; `less the mean` leaves a first token that dwarfs the others out of it."""
+        dots = self.dots(direction, row)
+        if measure == "cosine":
+            norms = np.linalg.norm(self.streams[:, row], axis=1)
+            cosines: NDArray[np.float32] = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+            return cosines
+        if measure == "less the mean":
+            counted = dots[1:] if self.giant(row) else dots
+            return dots - np.float32(counted.mean())
+        return dots
 
     def giant(self, row: int) -> bool:
         """Whether the first token's vector dwarfs the others, as it does in most models past the first layers."""
