@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,6 +66,11 @@ def geometric_medians(residuals: Tensor) -> Tensor:
     from geom_median.torch import compute_geometric_median
 
     return torch.stack([compute_geometric_median(layer).median for layer in residuals.double().unbind(1)])
+
+
+def centre(residuals: Tensor, estimator: Literal["mean", "geometric_median"]) -> Tensor:
+    """Middle over prompts of `(prompts, layers + 1, d_model)`, as `(layers + 1, d_model)` in float64."""
+    return residuals.double().mean(dim=0) if estimator == "mean" else geometric_medians(residuals)
 
 
 def save_directions(path: Path, directions: Directions) -> None:

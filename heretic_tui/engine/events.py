@@ -197,3 +197,19 @@ class PromptsPreviewed(Event):
     texts: tuple[str, ...]
     templated: bool
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Event):
+    """Residual vectors of both prompt sets were measured and stand in the run's folder; trial 0 is the original model.
+
+    `places` counts where in the stream they were taken, `size` the bytes that they take.
+    """
+
+    run: str
+    path: Path
+    trial: int
+    prompts: tuple[int, int]
+    places: int
+    width: int
+    size: int

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.directions import (
     Directions,
-    geometric_medians,
+    centre,
     load_directions,
     measure_directions,
     save_directions,
@@ -39,16 +38,17 @@ from heretic_tui.engine.events import (
     TrialStarted,
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
-from heretic_tui.engine.files import write_atomically
+from heretic_tui.engine.inspection.capture import capture_sets
+from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
-from heretic_tui.engine.residuals import residual_mean, residuals
+from heretic_tui.engine.residuals import residual_mean
 from heretic_tui.engine.response_prefix import find_response_prefix
-from heretic_tui.engine.run import DIRECTIONS, RESIDUALS, Run, Settled, changed_facts, create_run
+from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
 from heretic_tui.profile.schema import Profile, PromptSet
@@ -75,6 +75,14 @@ def start_study(
     The run's folder is made once the model is loaded and all prompts are read, so that a wrong path leaves none.
     """
     began = time.perf_counter()
+    model, profile = yield from begin(model_name, profile, load)
+    material = yield from read_material(model, profile)
+    run = create_run(runs_dir, str(profile.model), profile_name, profile)
+    return (yield from logged(run, _study(model, run, material, began, resumed=False)))
+
+
+def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[LanguageModel, Profile]]:
+    """Load the model of a new run, and freeze in the profile what decides what the run measures."""
     seed = secrets.randbelow(2**31) if profile.seed is None else profile.seed
     local = Path(model_name).expanduser()
     model_name = str(local.resolve()) if local.exists() else model_name
@@ -82,9 +90,7 @@ def start_study(
     model = yield from load(model_name, profile)
     if model.facts.revision is not None:
         profile = profile.model_copy(update={"model_commit": model.facts.revision})
-    material = yield from read_material(model, profile)
-    run = create_run(runs_dir, model_name, profile_name, profile)
-    return (yield from logged(run, _study(model, run, material, began, resumed=False)))
+    return model, profile
 
 
 def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Job[StudyFinished]:
@@ -97,10 +103,16 @@ def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Jo
 
 def read_material(model: LanguageModel, profile: Profile) -> Job[Material]:
     """Read every prompt set of a profile. Raises `EngineError` for what cannot be read or does not fit the model."""
-    good = yield from _prompts(model, profile.good_prompts, profile)
-    bad = yield from _prompts(model, profile.bad_prompts, profile)
+    good, bad = yield from read_prompts(model, profile)
     scoreboard = yield from load_scoreboard(model, profile)
     return Material(good, bad, scoreboard)
+
+
+def read_prompts(model: LanguageModel, profile: Profile) -> Job[tuple[list[Prompt], list[Prompt]]]:
+    """Read the two sets that directions are measured from. Raises `EngineError` like `read_material`."""
+    good = yield from _prompts(model, profile.good_prompts, profile)
+    bad = yield from _prompts(model, profile.bad_prompts, profile)
+    return good, bad
 
 
 def _study(
@@ -166,7 +178,7 @@ def _prompts(model: LanguageModel, prompt_set: PromptSet, profile: Profile) -> J
 
 def settle(model: LanguageModel, profile: Profile, good: Sequence[Prompt], bad: Sequence[Prompt]) -> Job[Settled]:
     """Find the batch size and the response prefix, unless the profile states them."""
-    texts = [model.template(prompt.text, prompt.system_prompt) for prompt in [*good, *bad]]
+    texts = templated(model, [*good, *bad])
     began = time.perf_counter()
     if profile.batch_size:
         model.batch_size = profile.batch_size
@@ -187,36 +199,35 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
     """Measure the residual vectors of both sets and the directions between their centres."""
     profile = run.profile
     began = time.perf_counter()
-    whole = profile.save_residuals or profile.direction_estimator == "geometric_median"
-    centres, kept = [], {}
-    for name, prompts in (("good", good), ("bad", bad)):
-        texts = [model.template(prompt.text, prompt.system_prompt) for prompt in prompts]
-        phase = f"residuals of {name} prompts"
-        if not whole:
-            centres.append((yield from residual_mean(model, texts, phase, profile.winsorization_quantile)))
-            continue
-        kept[name] = yield from residuals(model, texts, phase, profile.winsorization_quantile)
-        centres.append(
-            (yield from in_background(partial(_medians, kept[name])))
-            if profile.direction_estimator == "geometric_median"
-            else kept[name].double().mean(dim=0)
-        )
-    if profile.save_residuals:
-        _save_residuals(run.path / RESIDUALS, kept)
-    directions = measure_directions(*centres, projected=profile.orthogonalize_direction)
+    texts = templated(model, good), templated(model, bad)
+    if profile.save_residuals or profile.direction_estimator == "geometric_median":
+        sets = yield from capture_sets(model, texts[0], texts[1], profile.winsorization_quantile)
+        if profile.save_residuals:
+            save_residual_sets(residuals_path(run), sets)
+        directions = yield from directions_of(sets, profile)
+    else:
+        quantile = profile.winsorization_quantile
+        good_mean = yield from residual_mean(model, texts[0], "residuals of good prompts", quantile)
+        bad_mean = yield from residual_mean(model, texts[1], "residuals of bad prompts", quantile)
+        directions = measure_directions(good_mean, bad_mean, projected=profile.orthogonalize_direction)
     result = f"{len(good)} + {len(bad)} prompts, {model.facts.layers} layers"
     yield PhaseFinished("directions", time.perf_counter() - began, result)
     return directions
 
 
-def _medians(vectors: torch.Tensor, _: Report) -> torch.Tensor:
-    return geometric_medians(vectors)
+def templated(model: LanguageModel, prompts: Sequence[Prompt]) -> list[str]:
+    """The texts that the model sees for prompts."""
+    return [model.template(prompt.text, prompt.system_prompt) for prompt in prompts]
 
 
-def _save_residuals(path: Path, vectors: dict[str, torch.Tensor]) -> None:
-    from safetensors.torch import save_file
+def directions_of(sets: ResidualSets, profile: Profile) -> Job[Directions]:
+    """The directions between both sets' centres, as the profile wants them."""
 
-    write_atomically(path, lambda temporary: save_file(vectors, temporary))
+    def compute(_: Report) -> Directions:
+        centres = [centre(torch.from_numpy(vectors), profile.direction_estimator) for vectors in (sets.good, sets.bad)]
+        return measure_directions(*centres, projected=profile.orthogonalize_direction)
+
+    return (yield from in_background(compute))
 
 
 def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> Job[dict[str, Score]]:

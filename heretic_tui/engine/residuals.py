@@ -18,23 +18,26 @@ from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
 
 
 @contextmanager
-def captured(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def captured(layers: Sequence[nn.Module], mids: Sequence[nn.Module] = ()) -> Iterator[list[Tensor]]:
     """Collect, at every forward pass, the last position of the stream into layer 0 and after each layer.
 
-    Yields a list that a pass fills with `layers + 1` tensors `(batch, d_model)`, float32 on the host.
+    `mids` may name a module in every layer whose input is the stream between attention and MLP. Yields a list that a
+    pass fills, in the order of the stream, with `layers + 1` tensors `(batch, d_model)`, or `2 * layers + 1` with
+    `mids`; float32 on the host.
     """
     vectors: list[Tensor] = []
 
     def keep(stream: Tensor) -> None:
-        vectors.append(stream[:, -1].detach().float().cpu())
+        # A copy: a view would keep the whole sequence's stream in memory.
+        vectors.append(stream[:, -1].detach().to("cpu", torch.float32, copy=True))
 
     def before(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        keep(args[0] if args else options["hidden_states"])
+        keep(stream_of(args, options))
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         keep(output[0] if isinstance(output, tuple) else output)
 
-    handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in (layers[0], *mids)]
     handles += [layer.register_forward_hook(after) for layer in layers]
     try:
         yield vectors
@@ -43,12 +46,21 @@ def captured(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def batch_residuals(model: LanguageModel, batch: Encoded) -> Tensor:
-    """Residual vectors `(prompts, layers + 1, d_model)` of one batch, float32; no logits are computed."""
+def stream_of(args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """The stream among a module's arguments: the first of them, or the one that is named so."""
+    stream: Tensor = args[0] if args else options["hidden_states"]
+    return stream
+
+
+def batch_residuals(model: LanguageModel, batch: Encoded, mids: Sequence[nn.Module] = ()) -> Tensor:
+    """Residual vectors `(prompts, layers + 1, d_model)` of one batch, float32; no logits are computed.
+
+    With `mids` the vectors between attention and MLP stand among them, as `captured` tells.
+    """
     options: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     if "position_ids" in model.forward_names:
         options["position_ids"] = positions(batch.mask)
-    with torch.inference_mode(), captured(model.layers) as vectors:
+    with torch.inference_mode(), captured(model.layers, mids) as vectors:
         model.network.base_model(**options)
     return torch.stack(vectors, dim=1)
 

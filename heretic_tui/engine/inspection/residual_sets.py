@@ -1,5 +1,6 @@
 """Residual vectors of both prompt sets, as a run's folder keeps them: of the original model, and of trials."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,10 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 ORIGINAL = 0
 """The number that stands for the original model where trials are counted from 1."""
+SAMPLES, SAMPLE = 64, 4096
+"""How much of a file its fingerprint is taken from: so many pieces of so many bytes."""
+ROUNDING = 1e-6
+"""Two centres that differ by no more than this share of their length differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class ResidualSets:
     @property
     def bytes(self) -> int:
         """Memory that the vectors take."""
-        return sum(vectors.nbytes for _, vectors in self._named())
+        return sum(vectors.nbytes for _, vectors in self.arrays())
 
     @cached_property
     def differences(self) -> NDArray[np.float64]:
@@ -57,6 +62,22 @@ class ResidualSets:
         )
         return difference
 
+    @cached_property
+    def directions(self) -> NDArray[np.float64]:
+        """Unit vectors along the differences of the means, `(layers + 1, d_model)`; zero where there is none."""
+        good, bad = (vectors.mean(axis=0, dtype=np.float64) for vectors in (self.good, self.bad))
+        differences = np.stack([significant(*centres) for centres in zip(good, bad, strict=True)])
+        lengths = np.linalg.norm(differences, axis=1, keepdims=True)
+        directions: NDArray[np.float64] = np.divide(
+            differences, lengths, out=np.zeros_like(differences), where=lengths > 0
+        )
+        return directions
+
+    @property
+    def mid(self) -> tuple[Vectors, Vectors] | None:
+        """Both sets between attention and MLP, where they are known."""
+        return None if self.good_mid is None or self.bad_mid is None else (self.good_mid, self.bad_mid)
+
     def check(self) -> None:
         """Raise `EngineError` where the vectors cannot be measured, and say which set, prompt and layer."""
         if self.good.shape[1:] != self.bad.shape[1:]:
@@ -65,7 +86,7 @@ class ResidualSets:
                 "(layers + 1, width).",
                 "Measure them again with one model.",
             )
-        for name, vectors in self._named():
+        for name, vectors in self.arrays():
             broken = np.argwhere(~np.isfinite(vectors).all(axis=2))
             if len(broken):
                 prompt, row = (int(number) for number in broken[0])
@@ -77,10 +98,18 @@ class ResidualSets:
                     'The dtype overflows on this model: measure again with dtypes = ["bfloat16", "float32"].',
                 )
 
-    def _named(self) -> Iterator[tuple[str, Vectors]]:
+    def arrays(self) -> Iterator[tuple[str, Vectors]]:
+        """The sets that there are, each with its name."""
         for name in ("good", "bad", "good_mid", "bad_mid"):
             if (vectors := getattr(self, name)) is not None:
                 yield name, vectors
+
+
+def significant(good: NDArray[np.float64], bad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The difference of two centres `(d_model,)`, and zeros where it is nothing but rounding."""
+    difference = bad - good
+    longest = max(np.linalg.norm(good), np.linalg.norm(bad))
+    return difference if np.linalg.norm(difference) > ROUNDING * longest else np.zeros_like(difference)
 
 
 def residuals_path(run: "Run", trial: int = ORIGINAL) -> Path:
@@ -99,8 +128,22 @@ def save_residual_sets(path: Path, sets: ResidualSets) -> None:
     """Keep the vectors as safetensors, written atomically."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(vectors, dtype=np.float32) for name, vectors in sets._named()}
+    arrays = {name: np.ascontiguousarray(vectors, dtype=np.float32) for name, vectors in sets.arrays()}
     write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file of residual vectors from another one, read in a moment however large it is."""
+    try:
+        size = path.stat().st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        with path.open("rb") as file:
+            for part in range(SAMPLES):
+                file.seek(part * max(0, size - SAMPLE) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE))
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read: {error.strerror}.", "Check the file's permissions.") from error
+    return digest.hexdigest()
 
 
 def load_residual_sets(path: Path) -> ResidualSets:
