@@ -23,11 +23,11 @@ class Abandoned(BaseException):
     """Raised inside a background call, at its next report, when the job that started it was closed."""
 
 
-def in_background(call: Callable[[Report], T], pulse: Callable[[], Event] = Tick) -> Job[T]:
+def in_background(call: Callable[[Report], T], pulse: Callable[[], Event] = Tick, grace: float = GRACE) -> Job[T]:
     """Run `call` on a daemon thread, yield the events it reports (and a `pulse` now and then) and return its result.
 
     Closing the generator abandons the call: its next report raises `Abandoned` inside it. A call that is long in
-    reporting outlives the job, so it must own what it writes to.
+    reporting outlives the job, so it must own what it writes to; `grace` is how long closing waits for it.
     """
     reports: queue.SimpleQueue[Event] = queue.SimpleQueue()
     abandoned = threading.Event()
@@ -57,7 +57,7 @@ def in_background(call: Callable[[Report], T], pulse: Callable[[], Event] = Tick
                 yield pulse()
     finally:
         abandoned.set()
-        thread.join(GRACE)
+        thread.join(grace)
     if failures:
         raise failures[0]
     return results[0]
