@@ -1,16 +1,15 @@
 """Who can answer, and which trial comes first: the choices of the chat and the export, as plain rows."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from heretic_tui.engine.chat import Candidate, OfTrial, Original
 from heretic_tui.engine.front import best_compromise
 from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.steering import OPERATIONS, OfLayer, Saved
 from heretic_tui.formats import heading
 from heretic_tui.state import StudyView
-
-Steered = Literal["removed", "added"]
-"""What is chosen before layer and strength are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +44,16 @@ def trials(study: StudyView) -> list[Choice]:
 
 
 def candidates(study: StudyView | None) -> list[Choice]:
-    """All that can answer: the front, the original and the directions, then the trials that others beat."""
+    """All that can answer: the front, the original and the directions, then the trials that others beat.
+
+    A direction's key is what is done with it; which one, how much and where is asked next.
+    """
+    blank = ("",) * len(study.objectives) if study else ()
+    steered = [Choice(operation, (f"  a direction {operation} …", *blank)) for operation in OPERATIONS]
     if study is None:
-        return [Choice(Original(), ("  original",))]
-    blank = ("",) * len(study.objectives)
+        return [Choice(Original(), ("  original",)), *steered]
     found = trials(study)
-    others = [
-        Choice(Original(), ("  original", *figures(None, study))),
-        Choice("removed", ("  a direction removed …", *blank)),
-        Choice("added", ("  a direction added …", *blank)),
-    ]
+    others = [Choice(Original(), ("  original", *figures(None, study))), *steered]
     return [*(one for one in found if one.best), *others, *(one for one in found if not one.best)]
 
 
@@ -91,3 +90,38 @@ def caption(candidate: Candidate, study: StudyView | None, *, short: bool = Fals
     ]
     star = "★ " if trial in study.on_front else ""
     return " · ".join([f"{star}{candidate.label}", *named])
+
+
+def directions(run: Path | None) -> list[Choice]:
+    """The directions to steer with, of a run and of the library, with what is known of each.
+
+    Reads files: call it off the screen's thread. Raises `EngineError` where the run's are damaged.
+    """
+    return [*(_of_run(run) if run is not None else ()), *_saved()]
+
+
+def _of_run(path: Path) -> list[Choice]:
+    from heretic_tui.engine.inspection.run_directions import load_run_directions
+    from heretic_tui.engine.run import DIRECTIONS
+
+    if not (path / DIRECTIONS).is_file():
+        return []
+    found = load_run_directions(path / DIRECTIONS)
+    rows = range(1, len(found.vectors))
+    known = {
+        OfLayer(row - 1): f"cosine of the two means {cosine:.3f}, {distance:.3g} apart"
+        for row, cosine, distance in zip(rows, found.cosines[1:], found.distances[1:], strict=True)
+    }
+    known |= {
+        OfLayer(row - 1, good=True): f"the good prompts' centre, {length:.3g} long"
+        for row, length in zip(rows, found.lengths[1:], strict=True)
+    }
+    return [Choice(source, (source.label, told)) for source, told in known.items()]
+
+
+def _saved() -> list[Choice]:
+    from heretic_tui import paths
+    from heretic_tui.engine.inspection.direction_library import DirectionLibrary
+
+    entries = DirectionLibrary(paths.directions_dir()).entries()
+    return [Choice(Saved(one.name), (one.name, one.problem or one.note or one.made or one.model)) for one in entries]

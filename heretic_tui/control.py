@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from heretic_tui import exports
     from heretic_tui.engine.chat import Sampling, Turn
     from heretic_tui.engine.session import Session
+    from heretic_tui.engine.steering import Steered
     from heretic_tui.profile.schema import Profile, PromptSet
     from heretic_tui.profile.store import LoadedProfile
 
-STUDY, LOAD, PREVIEW = "study", "load", "preview"
+STUDY, LOAD, PREVIEW, MEASURE = "study", "load", "preview", "measure"
 
 
 class Control:
@@ -168,6 +169,12 @@ class Control:
 
         self.worker.submit(CHAT, make)
 
+    def steer(self, candidate: "Steered") -> None:
+        """Let a steered candidate answer in the chat about the shown run, beside the original; the chat takes it up."""
+        self.state.steering = candidate
+        if self.state.shown is not None:
+            self._loaded_since = False
+
     def export(self, path: Path, order: "exports.ExportOrder") -> None:
         """Write a trial's model or adapter to a folder."""
         from heretic_tui import exports
@@ -193,6 +200,24 @@ class Control:
             )
 
         self.worker.submit(exports.EXPORT, make)
+
+    def measure(self, path: Path | None, trial: int = 0) -> None:
+        """Measure the residual vectors of a run's original model (0) or trial, or of the model in a new run."""
+        name, chosen = self.model_name, self.profile
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine.inspection import measuring
+            from heretic_tui.engine.run import Run
+            from heretic_tui.profile import store
+
+            if path is not None:
+                return measuring.measure_run(Run(path), trial, load=session.load)
+            loaded = self.trusting(str(name), chosen or store.resolve(None))
+            return measuring.measure(
+                str(name), loaded.profile, Path(loaded.name).stem, self.runs_dir, load=session.load
+            )
+
+        self.worker.submit(MEASURE, make)
 
     def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
         """Look at the first prompts of a set; beside an engine at work, without its model's chat template."""

@@ -15,6 +15,7 @@ from heretic_tui.formats import duration, heading, size
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
+    from heretic_tui.engine.steering import Steered
     from heretic_tui.exports import ExportView
     from heretic_tui.inspections import Inspection
     from heretic_tui.talk import Talk
@@ -154,6 +155,8 @@ class State:
     """The talk of each run, or of each model without one."""
     talking: "Talk | None" = None
     """The talk that the engine was asked for last."""
+    steering: "Steered | None" = None
+    """A candidate that was taken to the chat, until the chat takes it up."""
     inspection: "Inspection | None" = None
     """What the inspector has read."""
     beside: dict[str, Activity] = field(default_factory=dict)

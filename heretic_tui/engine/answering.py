@@ -1,27 +1,29 @@
 """Chat: candidates, each held in turn, answer their conversations."""
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import normalize
 
+from heretic_tui import paths
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.chat import Added, Answer, Candidate, OfTrial, Original, Removed, Sampling, Turn
+from heretic_tui.engine.chat import Answer, Candidate, OfTrial, Original, Sampling, Turn
 from heretic_tui.engine.decoding import stream
 from heretic_tui.engine.directions import Directions, load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished
 from heretic_tui.engine.hardware import out_of_memory
+from heretic_tui.engine.inspection.direction_library import DirectionLibrary
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.steering import Given, OfLayer, Saved, Source, Steered, check_layers
+from heretic_tui.engine.stream_edits import Change, adding, adding_relative, changed, removing, rotating
 from heretic_tui.profile.schema import Profile
 
 Held = AbstractContextManager[None]
@@ -39,7 +41,7 @@ def chat(
 ) -> Job[tuple[Answer, ...]]:
     """Let every turn's candidate answer its conversation, one after the other, streaming; column i is turn i.
 
-    Only `Original` can answer without a run that has directions. Raises `EngineError` before the first token for
+    A trial, and a direction of a run, need a run that has directions. Raises `EngineError` before the first token for
     candidates that there are not, and for conversations that do not fit the model's context.
     """
     model = yield from load(model_name, profile)
@@ -84,31 +86,67 @@ def _rendered(model: LanguageModel, turn: Turn, max_tokens: int) -> tuple[str, i
 
 def _held(model: LanguageModel, run: Run | None, candidate: Candidate) -> Held:
     """What holds the model as the candidate says while it is entered, and puts it back."""
-    if isinstance(candidate, Original):
-        return nullcontext()
-    if run is None:
-        raise EngineError(f"There is no run to take {candidate.label} from.", "Choose a run, or the original model.")
-    directions = _directions(model, run)
     match candidate:
+        case Original():
+            return nullcontext()
         case OfTrial(trial):
+            run = _needed(run, candidate.label)
             profile, parameters = run.profile, run.record(trial).parameters
             return ablated(
                 model,
-                directions,
+                _directions(model, run),
                 parameters,
                 row_normalization=profile.row_normalization,
                 gain_aware=profile.gain_aware,
             )
-        case Removed(layer, strength):
-            _check(model, layer, strength)
-            everywhere = Kernel(strength, 0.0, strength, math.inf)
-            return ablated(
-                model, directions, AblationParameters(float(layer), dict.fromkeys(model.facts.writers, everywhere))
-            )
-        case Added(layer, strength):
-            _check(model, layer, strength)
-            difference = directions.bad[layer + 1] - directions.good[layer + 1]
-            return added(model.layers[layer], strength * difference)
+        case Steered():
+            check_layers(candidate.layers or (), model.facts.layers)
+            return changed(model.layers, _change(model, run, candidate), candidate.layers)
+
+
+def _change(model: LanguageModel, run: Run | None, candidate: Steered) -> Change:
+    """What the candidate does to the stream. Raises `EngineError` for directions that there are not or do not fit."""
+    vector = _vector(model, run, candidate.direction)
+    unit = normalize(vector, dim=0)
+    if candidate.towards is not None:
+        return rotating(unit, _vector(model, run, candidate.towards), candidate.amount)
+    if candidate.operation == "removed":
+        return removing(unit, candidate.amount)
+    if isinstance(candidate.direction, OfLayer):
+        return adding(candidate.amount * vector)
+    return adding_relative(unit, candidate.amount)
+
+
+def _vector(model: LanguageModel, run: Run | None, direction: Source) -> Tensor:
+    """A direction's numbers `(d_model,)`, float32; one of a run is as long as its two centres are apart."""
+    match direction:
+        case OfLayer(layer, good):
+            check_layers((layer,), model.facts.layers)
+            of_run = _directions(model, _needed(run, direction.label))
+            distance = torch.linalg.vector_norm(of_run.bad[layer + 1] - of_run.good[layer + 1])
+            vector = of_run.good[layer + 1] if good else of_run.vectors[layer + 1] * distance
+        case Saved(name):
+            vector = torch.from_numpy(DirectionLibrary(paths.directions_dir()).load(name).vector)
+        case Given(_, values):
+            vector = torch.tensor(values)
+    if vector.shape != (model.facts.width,):
+        raise EngineError(
+            f"The direction {direction.label} is {len(vector)} numbers wide; the stream of {model.name} is "
+            f"{model.facts.width} wide.",
+            "Choose a direction that was measured on this model.",
+        )
+    if not (torch.isfinite(vector).all() and vector.any()):
+        raise EngineError(
+            f"The direction {direction.label} is {'zero' if not vector.any() else 'not all finite numbers'}.",
+            "Choose another direction.",
+        )
+    return vector.float()
+
+
+def _needed(run: Run | None, label: str) -> Run:
+    if run is None:
+        raise EngineError(f"There is no run to take {label} from.", "Choose a run, or the original model.")
+    return run
 
 
 def _directions(model: LanguageModel, run: Run) -> Directions:
@@ -119,30 +157,3 @@ def _directions(model: LanguageModel, run: Run) -> Directions:
     if directions.vectors.shape != (model.facts.layers + 1, model.facts.width):
         raise EngineError(f"{model.name} is not the model of {run.name}.", "Choose a run of this model.")
     return directions
-
-
-def _check(model: LanguageModel, layer: int, strength: float) -> None:
-    if not 0 <= layer < model.facts.layers:
-        raise EngineError(f"There is no layer {layer}.", f"The layers are numbered 0 to {model.facts.layers - 1}.")
-    if not math.isfinite(strength):
-        raise EngineError(f"The strength cannot be {strength}.", "Give a finite number.")
-
-
-@contextmanager
-def added(layer: nn.Module, vector: Tensor) -> Iterator[None]:
-    """Add a vector `(d_model,)` to the stream after a decoder layer at every position, as long as this is entered.
-
-    Activation addition, after Turner et al. 2023 ("Steering Language Models With Activation Engineering").
-    """
-
-    def add(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        with torch.no_grad():
-            if isinstance(output, tuple):
-                return (output[0] + vector.to(output[0]), *output[1:])
-            return output + vector.to(output)
-
-    handle = layer.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.steering import Steered
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +64,7 @@ class OfTrial:
         return f"trial {self.trial}"
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """The model with one layer's direction ablated from every writer of every layer, with one weight for all."""
-
-    layer: int
-    strength: float
-
-    @property
-    def label(self) -> str:
-        """The candidate's name for people."""
-        return f"layer {self.layer} removed x{_shown(self.strength)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """The original weights, with the difference of the two sets' centres added to the stream after one layer.
-
-    The difference counts `strength` times; a negative strength subtracts it.
-    """
-
-    layer: int
-    strength: float
-
-    @property
-    def label(self) -> str:
-        """The candidate's name for people."""
-        return f"layer {self.layer} added x{_shown(self.strength)}"
-
-
-def _shown(strength: float) -> str:
-    return str(round(float(strength), 2))
-
-
-Candidate: TypeAlias = Original | OfTrial | Removed | Added
+Candidate: TypeAlias = Original | OfTrial | Steered
 
 
 @dataclass(frozen=True, slots=True)

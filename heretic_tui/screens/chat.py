@@ -11,15 +11,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 
-from heretic_tui.candidates import Choice, Steered, candidates, caption, first_candidates, titles
+from heretic_tui.candidates import Choice, candidates, caption, directions, first_candidates, titles
 from heretic_tui.engine.chat import Candidate, OfTrial, Original, Turn
 from heretic_tui.engine.events import Event
+from heretic_tui.engine.steering import OfLayer, Operation, Steered
 from heretic_tui.formats import one_line
 from heretic_tui.screens.chat_archive import ChatArchive, title
-from heretic_tui.screens.chat_dialogs import sampling, settings_form, steered, steering_form
+from heretic_tui.screens.chat_dialogs import sampling, settings_form
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.screens.form import Values
 from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.screens.steering_dialog import SteeringDialog
 from heretic_tui.state import StudyView
 from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import transcript
@@ -48,14 +50,15 @@ s sets the system prompt and how tokens are drawn, h opens earlier chats.
 
 
 class ChatScreen(FrameScreen):
-    """Talk to a model as it is, as a trial makes it, or with a direction removed or added."""
+    """Talk to a model as it is, as a trial makes it, or with its residual stream steered."""
 
     MODE: ClassVar[str] = "chat"
     CSS_PATH = "chat.tcss"
     HELP: ClassVar[str] = """
-    Talk to a candidate: the original model, the model as a trial ablates it, or with one layer's direction removed or
-    added. A second column answers the same messages beside it; each column keeps its own conversation, so that every
-    candidate goes on with what it said itself.
+    Talk to a candidate: the original model, the model as a trial ablates it, or the original with a direction removed
+    from its residual stream, added to it, or rotated towards another one while it runs (t, then "a direction …"). A
+    second column answers the same messages beside it; each column keeps its own conversation, so that every candidate
+    goes on with what it said itself.
 
     Another candidate answers from the next message on; r lets it answer the last one. Everything is saved after
     every answer, beside the run (or in the data folder, where there is none), replaced answers too.
@@ -154,6 +157,17 @@ class ChatScreen(FrameScreen):
             if not fresh and self.control.trial is not None and study is not None:
                 talk = self.state.talks[key]
                 talk.columns[0].candidate = first_candidates(study, self.control.trial)[0]
+        self._take_up(self.state.talks[key])
+
+    def _take_up(self, talk: Talk) -> None:
+        """Let a candidate that was brought along answer beside the original."""
+        candidate = self.state.steering
+        if candidate is None or talk.busy:
+            return
+        self.state.steering = None
+        talk.choose(0, candidate)
+        talk.choose(1, Original())
+        talk.compare(True)
 
     def _read_run(self, path: Path) -> None:
         """The run's trials were measured with its system prompt, and its model has a context: begin with both."""
@@ -373,21 +387,31 @@ class ChatScreen(FrameScreen):
         present = talk.columns[column].candidate
         self.app.push_screen(Pick(f"Who answers {side}?", columns, rows, key=present), partial(self._chosen, column))
 
-    def _chosen(self, column: int, choice: Candidate | Steered | None) -> None:
-        if choice is None:
-            return
-        if not isinstance(choice, str):
+    def _chosen(self, column: int, choice: Candidate | Operation | None) -> None:
+        if isinstance(choice, str):
+            self._steer(column, choice)
+        elif choice is not None:
             self._let_answer(column, choice)
+
+    def _steer(self, column: int, operation: Operation) -> None:
+        """Ask for the direction, beginning with the one that the column has."""
+        study, model, talk, key = self.study, self.state.model, self.talk, self.key
+        if talk is None:
             return
-        study, model = self.study, self.state.model
         layers = (study.layers if study else 0) or (model.layers if model else 0)
-
-        def shaped(values: Values | None) -> None:
-            if values is not None:
-                self._let_answer(column, steered(choice, values))
-
+        run = key if isinstance(key, Path) else None
+        present = talk.columns[column].candidate
+        start = present if isinstance(present, Steered) else None
         # Past the middle of the stack is where directions tend to be clear.
-        self.app.push_screen(steering_form(choice, layers, layers * 6 // 10), shaped)
+        first = start.direction if start else OfLayer(layers * 6 // 10) if run else None
+        if start is not None and start.operation != operation:
+            start = None
+
+        def answered(candidate: Steered | None) -> None:
+            if candidate is not None:
+                self._let_answer(column, candidate)
+
+        self.app.push_screen(SteeringDialog(operation, first, layers, partial(directions, run), start), answered)
 
     def _let_answer(self, column: int, candidate: Candidate) -> None:
         talk = self.talk

@@ -7,21 +7,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TEMPLATE, result, run, same_weights, tiny_model, unit, weights_of
+from tiny_models import TEMPLATE, result, run, same_weights, tiny_model, weights_of
 
 from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.answering import added
-from heretic_tui.engine.chat import Added, ChatMessage, OfTrial, Original, Removed, Sampling, Turn
+from heretic_tui.engine.chat import ChatMessage, OfTrial, Original, Sampling, Turn
 from heretic_tui.engine.decoding import chooser, stream
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished, TextGenerated, TrialStarted
-from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.pipeline import chat, resume_study, start_study
-from heretic_tui.engine.residuals import residuals
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.steering import OfLayer, Steered
 
+REMOVED = Steered("removed", OfLayer(1))
+ADDED = Steered("added", OfLayer(1), -2.0, (1,))
 ASKED = (ChatMessage("system", "Be brief."), ChatMessage("user", "How long is a river?"))
 SHORT = Sampling(max_tokens=12)
 
@@ -54,7 +54,7 @@ def said(events, column=0):
 
 
 def test_every_candidate_answers_in_its_column(session, study):
-    candidates = [Original(), OfTrial(2), Removed(1, 1.0), Added(1, -2.0)]
+    candidates = [Original(), OfTrial(2), REMOVED, ADDED]
     events, answers = talk(session, study, *candidates)
     assert [answer.candidate for answer in answers] == candidates
     finished = [event for event in events if isinstance(event, AnswerFinished)]
@@ -74,55 +74,6 @@ def test_a_trial_answers_as_its_ablation_does(session, study):
     with ablated(model, directions, record.parameters, row_normalization=profile.row_normalization):
         expected = result(stream(model, text, SHORT))
     assert answer.text == expected.text
-
-
-def test_a_removed_layer_is_ablated_everywhere_with_one_weight(session, study):
-    directions = load_directions(study.path / DIRECTIONS)
-    model = session.model
-    held = weights_of(model)
-    for writer in model.writers:
-        v = directions.vectors[2]
-        name = f"{writer.name}.weight"
-        held[name] = held[name] - 0.5 * torch.outer(v, v @ held[name])
-    job = chat(study.model_name, study.profile, study, [Turn(Removed(1, 0.5), ASKED)], SHORT, load=session.load)
-    next(event for event in job if isinstance(event, TextGenerated))
-    for name, weights in model.network.state_dict().items():
-        torch.testing.assert_close(weights, held[name], rtol=0, atol=1e-6)
-    job.close()
-
-
-@pytest.mark.parametrize("strength", [0.0, 1.5, -3.0])
-def test_an_added_layer_shifts_the_stream_by_the_difference_of_the_centres(session, study, strength):
-    directions = load_directions(study.path / DIRECTIONS)
-    vector = strength * (directions.bad[2] - directions.good[2])
-    model = session.model
-    before = result(residuals(model, ["U:Hello\nA:"], "test"))
-    with added(model.layers[1], vector):
-        after = result(residuals(model, ["U:Hello\nA:"], "test"))
-    torch.testing.assert_close(after[:, 2], before[:, 2] + vector)
-    torch.testing.assert_close(after[:, :2], before[:, :2])
-    assert torch.equal(result(residuals(model, ["U:Hello\nA:"], "test")), before)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2", "qwen3", "glm4"])
-def test_the_stream_is_shifted_in_every_architecture(architecture):
-    model, vector = tiny_model(architecture), unit()
-    before = result(residuals(model, ["U:Hello\nA:"], "test"))
-    with added(model.layers[0], vector):
-        after = result(residuals(model, ["U:Hello\nA:"], "test"))
-    torch.testing.assert_close(after[:, 1], before[:, 1] + vector)
-
-
-def test_the_hook_goes_even_after_an_error():
-    model = tiny_model()
-    with pytest.raises(RuntimeError), added(model.layers[0], unit()):
-        raise RuntimeError
-    assert not model.layers[0]._forward_hooks
-
-
-def test_nothing_added_and_nothing_removed_is_the_original(session, study):
-    _, answers = talk(session, study, Original(), Added(0, 0.0), Removed(0, 0.0))
-    assert len({answer.text for answer in answers}) == 1
 
 
 def test_the_model_sees_the_conversation_as_it_is(session, study):
@@ -158,7 +109,7 @@ def test_the_original_needs_no_run(session, study):
 # What cannot be
 
 
-@pytest.mark.parametrize("candidate", [OfTrial(1), Removed(0, 1.0), Added(0, 1.0)])
+@pytest.mark.parametrize("candidate", [OfTrial(1), REMOVED, ADDED])
 def test_a_candidate_of_a_run_needs_one_with_directions(session, study, candidate):
     turns = [Turn(candidate, ASKED)]
     with pytest.raises(EngineError, match=r"no run to take"):
@@ -168,23 +119,12 @@ def test_a_candidate_of_a_run_needs_one_with_directions(session, study, candidat
         talk(session, study, candidate)
 
 
-@pytest.mark.parametrize(
-    ("candidate", "message"),
-    [
-        (OfTrial(77), "no trial 77"),
-        (Removed(3, 1.0), "no layer 3"),
-        (Removed(-1, 1.0), "no layer -1"),
-        (Added(9, 1.0), "no layer 9"),
-        (Added(0, math.nan), "strength"),
-        (Removed(0, math.inf), "strength"),
-    ],
-)
-def test_candidates_that_there_are_not(session, study, candidate, message):
+def test_a_trial_that_there_is_not(session, study):
     job = chat(
-        study.model_name, study.profile, study, [Turn(Original(), ASKED), Turn(candidate, ASKED)], SHORT, session.load
+        study.model_name, study.profile, study, [Turn(Original(), ASKED), Turn(OfTrial(77), ASKED)], SHORT, session.load
     )
     events = []
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(EngineError, match="no trial 77"):
         events.extend(job)
     assert not said(events)
 
@@ -193,7 +133,7 @@ def test_a_run_of_another_model(session, study):
     narrow = torch.rand(3, 4, 7)
     save_directions(study.path / DIRECTIONS, Directions(*narrow))
     with pytest.raises(EngineError, match="not the model of"):
-        talk(session, study, Removed(0, 1.0))
+        talk(session, study, REMOVED)
 
 
 def test_a_conversation_that_is_too_long_says_what_to_do(session, study):
@@ -227,7 +167,7 @@ def test_running_out_of_memory_is_told(session, study, monkeypatch):
 # Stopping
 
 
-@pytest.mark.parametrize("candidate", [OfTrial(1), Removed(1, 1.0), Added(1, 2.0)])
+@pytest.mark.parametrize("candidate", [OfTrial(1), REMOVED, ADDED])
 @pytest.mark.parametrize("texts", [1, 3])
 def test_a_chat_that_is_closed_leaves_the_original_model(session, study, candidate, texts):
     model = session.model
@@ -375,11 +315,7 @@ def test_sampled_text_streams_whole_characters(seed):
     [
         (Original(), "original"),
         (OfTrial(12), "trial 12"),
-        (Removed(14, 1.0), "layer 14 removed x1.0"),
-        (Removed(14, 1), "layer 14 removed x1.0"),
-        (Added(14, 2.0), "layer 14 added x2.0"),
-        (Added(3, -0.25), "layer 3 added x-0.25"),
-        (Added(3, 0.1 + 0.2), "layer 3 added x0.3"),
+        (REMOVED, "layer 1 removed x1 everywhere"),
     ],
 )
 def test_a_candidate_has_a_name_for_people(candidate, label):
@@ -409,10 +345,10 @@ def test_the_demo_model_answers_where_it_refused_and_changes_hands_quickly(tmp_p
     ]
     save_directions(study.path / DIRECTIONS, measure_directions(*centres, projected=True))
     system = ChatMessage("system", profile.system_prompt)
-    right = Counter()
+    right, removed, added = Counter(), Steered("removed", OfLayer(4)), Steered("added", OfLayer(4), -1.0, (4,))
     for row in rows["restricted_test"][:10]:
         messages = (system, ChatMessage("user", row["prompt"]))
-        candidates = [Original(), Removed(4, 1.0), Added(4, -1.0)]
+        candidates = [Original(), removed, added]
         began, first = time.perf_counter(), None
         turns = [Turn(one, messages) for one in candidates[::-1]]
         for event in chat(str(MODEL_DIR), profile, study, turns, Sampling(max_tokens=24), load=session.load):
@@ -422,11 +358,5 @@ def test_the_demo_model_answers_where_it_refused_and_changes_hands_quickly(tmp_p
                 right[turns[event.column].candidate] += row["answer"].casefold() in event.text.casefold()
         assert first < 1.0
     assert right[Original()] <= 2
-    assert right[Removed(4, 1.0)] >= 7
-    assert right[Added(4, -1.0)] >= 6
-
-
-def test_a_kernel_without_an_end_has_one_weight_for_all_layers():
-    kernel = Kernel(0.7, 0.0, 0.7, math.inf)
-    assert {kernel.weight(layer) for layer in range(100)} == {0.7}
-    assert AblationParameters(3.0, {"attn.o_proj": kernel}).kernels["attn.o_proj"].weight(0) == 0.7
+    assert right[removed] >= 7
+    assert right[added] >= 6

@@ -11,10 +11,10 @@ from heretic_tui.app import HereticApp
 from heretic_tui.candidates import candidates, caption, first_candidates
 from heretic_tui.control import STUDY, Control
 from heretic_tui.demo import MODEL_DIR
-from heretic_tui.engine.chat import Added, OfTrial, Original, Removed, Sampling
+from heretic_tui.engine.chat import OfTrial, Original, Sampling
 from heretic_tui.engine.events import AnswerFinished, ModelLoaded, Progress, TextGenerated, Tick
 from heretic_tui.preferences import Preferences
-from heretic_tui.screens.chat_dialogs import sampling, settings_problems, steered, steering_problems
+from heretic_tui.screens.chat_dialogs import sampling, settings_problems
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import keep, kept, transcript
@@ -279,18 +279,6 @@ def test_the_left_candidate_is_chosen_by_keyboard_from_within_the_box(app):
     drive(app, steps)
 
 
-def test_a_direction_is_removed_at_a_layer_and_a_strength(app):
-    async def steps(pilot):
-        screen(app)._chosen(0, "removed")
-        await pilot.pause(0.2)
-        assert "Strength" in text_of(app)
-        await pilot.press("enter")
-        await pilot.pause()
-        assert screen(app).talk.columns[0].candidate == Removed(7, 1.0)
-
-    drive(app, steps)
-
-
 def test_a_trial_selected_elsewhere_answers_when_one_comes_back(app):
     Engine(app)
 
@@ -511,8 +499,8 @@ def test_the_front_stands_first_among_the_candidates(tmp_path):
     rows = candidates(view)
     count = len(view.front)
     assert all(row.best for row in rows[:count])
-    assert [row.key for row in rows[count : count + 3]] == [Original(), "removed", "added"]
-    assert len(rows) == len(view.records) + 3
+    assert [row.key for row in rows[count : count + 4]] == [Original(), "removed", "added", "rotated"]
+    assert len(rows) == len(view.records) + 4
     assert caption(rows[0].key, view).startswith("★ trial")
 
 
@@ -525,9 +513,3 @@ def test_settings_that_make_no_sense_are_refused_with_a_reason(field, value):
     assert sampling(values) == Sampling(0.7, 0.9, 40, 100)
     assert list(settings_problems({**values, field: value})) == [field]
     assert settings_problems({**values, field: value})[field]
-
-
-def test_layer_and_strength_are_checked():
-    assert steering_problems({"layer": "11", "strength": "0.5"}, 12) == {}
-    assert list(steering_problems({"layer": "12", "strength": "nan"}, 12)) == ["layer", "strength"]
-    assert steered("added", {"layer": "3", "strength": "-1"}) == Added(3, -1.0)
