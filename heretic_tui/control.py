@@ -1,7 +1,7 @@
 """What the person can ask of the engine: each action once, whatever screen, key or palette entry it comes from."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from heretic_tui.worker import EngineWorker, JobEnded
 if TYPE_CHECKING:
     from heretic_tui import exports
     from heretic_tui.engine.chat import Sampling, Turn
+    from heretic_tui.engine.inspection.reading import Subject
+    from heretic_tui.engine.loading import Loader
     from heretic_tui.engine.session import Session
     from heretic_tui.engine.steering import Steered
     from heretic_tui.profile.schema import Profile, PromptSet
@@ -218,6 +220,17 @@ class Control:
             )
 
         self.worker.submit(MEASURE, make)
+
+    def inspect(self, title: str, path: Path, job: "Callable[[Subject, Loader], Generator[Event, None, Any]]") -> None:
+        """Look into the model of a run: a job of the inspector that needs it. It is made on the engine's thread."""
+
+        def make(session: "Session") -> Any:
+            from heretic_tui.engine.inspection.reading import Subject
+            from heretic_tui.engine.run import Run
+
+            return job(Subject.of_run(Run(path)), session.load)
+
+        self.worker.submit(title, make)
 
     def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
         """Look at the first prompts of a set; beside an engine at work, without its model's chat template."""

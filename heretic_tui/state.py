@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the first paint waits for neither
     from heretic_tui.exports import ExportView
     from heretic_tui.inspections import Inspection
     from heretic_tui.talk import Talk
+    from heretic_tui.token_desk import TokenDesk
 
 LOG_LINES = 1000
 RECENT_TRIALS = 20
@@ -159,6 +160,8 @@ class State:
     """A candidate that was taken to the chat, until the chat takes it up."""
     inspection: "Inspection | None" = None
     """What the inspector has read."""
+    tokens: "TokenDesk | None" = None
+    """What the inspector's view of tokens has asked for."""
     beside: dict[str, Activity] = field(default_factory=dict)
     """What is computed without the engine, by its title."""
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
@@ -180,6 +183,8 @@ class State:
             self.talking.apply(event)
         if self.export is not None:
             self.export.apply(event)
+        if self.tokens is not None:
+            self.tokens.apply(event)
         match event:
             case JobStarted():
                 self.activity = Activity(event.title, time.monotonic())

@@ -44,6 +44,9 @@ class Context:
     prompt: int
     """The prompt's number in its set, from 0."""
     times: int = 1
+    whole: str = ""
+    """The prompt that it stands in, and at which of its tokens."""
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +165,12 @@ def find_contexts(
         prompt = prompts[held.prompt]
         text = templated(model, prompt)
         pieces = pieces_of(model.tokenizer, text, own_span(text, prompt.text))
-        return _context(pieces, held)
+        return _context(pieces, prompt.text, held)
 
     with as_trial(model, subject.run, trial):
         yield from in_batches(model, prompts, compute)
     positive = tuple(told(held) for held in up.best())
-    negative = tuple(_negated(told(held)) for held in down.best())
+    negative = tuple(replace(one, value=-one.value) for one in map(told, down.best()))
     contexts = Contexts(positive, negative, name, len(prompts), seen, row, trial, whole, direction.name, number)
     if kept is not None:
         write_text(kept, json.dumps(asdict(contexts), ensure_ascii=False) + "\n")
@@ -205,7 +208,7 @@ def _offer(
         down.offer(-float(values[place]), keys[place], prompt, place)
 
 
-def _context(pieces: Sequence[Piece], held: _Held) -> Context:
+def _context(pieces: Sequence[Piece], prompt: str, held: _Held) -> Context:
     def text(some: Sequence[Piece]) -> str:
         return "".join(piece.text for piece in some)
 
@@ -218,11 +221,9 @@ def _context(pieces: Sequence[Piece], held: _Held) -> Context:
         text([piece for piece in pieces[place + 1 : place + 1 + AROUND // 2] if piece.own or not own]),
         held.prompt,
         held.times,
+        prompt,
+        held.position,
     )
-
-
-def _negated(context: Context) -> Context:
-    return Context(-context.value, context.before, context.text, context.behind, context.prompt, context.times)
 
 
 def _kept(run: "Run | None", direction: Direction, row: int, trial: int, rest: list[Any]) -> Path | None:

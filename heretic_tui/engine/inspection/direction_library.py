@@ -5,6 +5,7 @@ Nothing that was saved is ever lost: what is deleted goes to a trash folder besi
 
 import os
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,17 +124,7 @@ class DirectionLibrary:
 
     def problem(self, name: str, *, but: str | None = None) -> str | None:
         """What is wrong with a name for a direction, or None; `but` is the name that it has now."""
-        bare = name.strip()
-        if not bare:
-            return "Give it a name."
-        if "\n" in bare or "\r" in bare:
-            return "A name is one line."
-        if len(bare) > LONGEST_NAME:
-            return f"That is longer than {LONGEST_NAME} characters."
-        if RESERVED.fullmatch(bare):
-            return f"{bare} means a direction of a run; take another name."
-        taken = {_folded(entry.name) for entry in self.entries() if entry.name != but}
-        return "There is a direction of that name already." if _folded(bare) in taken else None
+        return name_problem(name, {entry.name for entry in self.entries()} - {but})
 
     def save(self, found: Direction, name: str, note: str = "") -> Entry:
         """Add a direction under a name. Raises `EngineError` for a name that cannot be, and a disk that refuses."""
@@ -248,6 +239,22 @@ class DirectionLibrary:
             number += 1
             free = f"{name} {number}" if not RESERVED.fullmatch(name) else f"imported {name} {number}"
         return free
+
+
+def name_problem(name: str, taken: Collection[str | None]) -> str | None:
+    """What is wrong with a name for a direction beside those that are taken, or None."""
+    bare = name.strip()
+    if not bare:
+        return "Give it a name."
+    if "\n" in bare or "\r" in bare:
+        return "A name is one line."
+    if len(bare) > LONGEST_NAME:
+        return f"That is longer than {LONGEST_NAME} characters."
+    if RESERVED.fullmatch(bare):
+        return f"{bare} means a direction of a run; take another name."
+    if _folded(bare) in {_folded(one) for one in taken if one is not None}:
+        return "There is a direction of that name already."
+    return None
 
 
 _FIELDS = ("name", "note", "width", "model", "run", "row", "made", "date", "norm")

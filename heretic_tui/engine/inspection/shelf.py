@@ -109,18 +109,25 @@ class Shelf:
         return len(self.vectors)
 
 
+def pinned(key: str, row: int) -> str:
+    """The key of the same direction that does not change with the layer that is looked at."""
+    kind, _, rest = key.partition(":")
+    if key == OWN:
+        return f"layer:{layer_name(row)}"
+    return f"pc:{layer_name(row)}:{rest}" if kind == "pc" and ":" not in rest else key
+
+
 def open_shelf(folder: Path, run: Path | None, sets: ResidualSets | None = None) -> Shelf:
-    """The shelf of a run's folder, or of the library alone. Reads files. Raises `EngineError` for damaged ones."""
-    from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
+    """The shelf of a run's folder and its residual vectors, or of the library alone; no run is read twice for it.
+
+    Raises `EngineError` for damaged files.
+    """
     from heretic_tui.engine.run import DIRECTIONS, Run
 
     library = DirectionLibrary(folder)
     if run is None:
         return Shelf(library)
     opened = Run(run)
-    if sets is None and residuals_path(opened).is_file():
-        sets = load_residual_sets(residuals_path(opened))
-        sets.check()
     vectors = None
     if (run / DIRECTIONS).is_file():
         vectors = load_run_directions(run / DIRECTIONS).vectors

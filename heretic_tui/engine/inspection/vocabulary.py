@@ -1,16 +1,16 @@
 """A direction through the unembedding: the vocabulary that it promotes, and that it suppresses."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.events import Event, Progress
+from heretic_tui.engine.events import Progress
 from heretic_tui.engine.inspection.direction import Direction, check_width
 from heretic_tui.engine.inspection.reading import loaded
+from heretic_tui.engine.inspection.words import VocabularyRead, Word
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 
@@ -20,36 +20,6 @@ if TYPE_CHECKING:
 TOP = 20
 ROWS = 8192
 """Rows of the unembedding that are multiplied at a time, in float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A token of the vocabulary and how much its logit changes, more than the average token's."""
-
-    text: str
-    token: int
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class VocabularyRead(Event):
-    """The tokens that a direction promotes and suppresses most; `through` names the norm that was taken into account.
-
-    Values are changes of the logit for a step of one along the direction, where the final stream's root mean square
-    is 1, less the average over the vocabulary, since what all logits share changes no probability.
-    """
-
-    promoted: tuple[Word, ...]
-    suppressed: tuple[Word, ...]
-    direction: str
-    through: str
-    spread: float
-    """Standard deviation of all the values."""
-    number: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The lists as plain values."""
-        return {"event": "vocabulary_read", **asdict(self)}
 
 
 def read_vocabulary(
