@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heretic_tui.formats import plain
+from heretic_tui.inspect_cli import inspect
+from heretic_tui.options import (
+    DebugOption,
+    JsonOption,
+    ProfileOption,
+    RunArgument,
+    RunsDirOption,
+    SetOption,
+    profile_of,
+    runs_dir_of,
+    say_notes,
+)
 
 if TYPE_CHECKING:
     from heretic_tui.engine.run import Run
@@ -24,17 +36,9 @@ app = typer.Typer(
 profiles_app = typer.Typer(help="List, show, make and check profiles.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(profiles_app, name="profiles")
 
-ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", metavar="NAME|FILE", help="Profile to use.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
-]
 TrialsOption = Annotated[int | None, typer.Option("--trials", "-n", min=1, help="How many trials there are in all.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the search.")]
-RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder that holds the runs.")]
 ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
 
 DEMO_PROFILE = "demo"
 
@@ -55,7 +59,7 @@ def open_app(context: typer.Context, runs_dir: RunsDirOption = None) -> None:
         raise typer.BadParameter("The app needs a terminal. Without one, use a command: heretic-tui --help lists them.")
     from heretic_tui.app import run_app
 
-    run_app(_runs_dir(runs_dir))
+    run_app(runs_dir_of(runs_dir))
 
 
 @app.command()
@@ -74,7 +78,7 @@ def run(
     if resume is not None:
         _resume(resume, model, profile, set_, trials, seed, runs_dir, json)
         return
-    loaded = _profile(profile, set_, trials, seed)
+    loaded = profile_of(profile, set_, trials, seed)
     name = model or loaded.profile.model
     if name is None:
         raise typer.BadParameter("Give a model: a hub id, a folder or a .gguf file.")
@@ -105,7 +109,7 @@ def demo(
     if resume is not None:
         opened = _resume(resume, None, profile, set_, trials, seed, runs_dir, json)
     else:
-        opened = _start(str(MODEL_DIR), _profile(profile or DEMO_PROFILE, set_, trials, seed), runs_dir, json)
+        opened = _start(str(MODEL_DIR), profile_of(profile or DEMO_PROFILE, set_, trials, seed), runs_dir, json)
     if to is not None:
         show_job(pipeline.export(opened, _best(opened), to, overwrite=overwrite), as_json=json)
 
@@ -116,7 +120,7 @@ def runs(runs_dir: RunsDirOption = None, json: JsonOption = False, debug: DebugO
     from heretic_tui.engine.run import list_runs
     from heretic_tui.tables import show_runs
 
-    show_runs(list_runs(_runs_dir(runs_dir)), _runs_dir(runs_dir), as_json=json)
+    show_runs(list_runs(runs_dir_of(runs_dir)), runs_dir_of(runs_dir), as_json=json)
 
 
 @app.command()
@@ -137,7 +141,7 @@ def trials(
 
         show_trials(path.name, *read_foreign_study(path), front_only=front, as_json=json)
         return
-    opened = open_run(_runs_dir(runs_dir), run)
+    opened = open_run(runs_dir_of(runs_dir), run)
     show_trials(opened.name, opened.records(), opened.profile.objectives, front_only=front, as_json=json)
 
 
@@ -167,7 +171,7 @@ def export(
     from heretic_tui.engine import pipeline
     from heretic_tui.engine.run import open_run
 
-    opened = open_run(_runs_dir(runs_dir), run)
+    opened = open_run(runs_dir_of(runs_dir), run)
     job = pipeline.export(
         opened,
         trial,
@@ -195,7 +199,10 @@ def evaluate(
     from heretic_tui.console import show_job
     from heretic_tui.engine import pipeline
 
-    show_job(pipeline.evaluate(model, base, _profile(profile, set_, None, None).profile), as_json=json)
+    show_job(pipeline.evaluate(model, base, profile_of(profile, set_, None, None).profile), as_json=json)
+
+
+app.command()(inspect)
 
 
 @profiles_app.command("list")
@@ -215,7 +222,7 @@ def profiles_show(
     from heretic_tui.profile import store
 
     loaded = store.resolve(profile)
-    _say_notes(loaded)
+    say_notes(loaded)
     sys.stdout.write(store.dump(loaded.profile))
 
 
@@ -238,30 +245,8 @@ def profiles_check(profile: Annotated[str, typer.Argument(metavar="NAME|FILE")],
     from heretic_tui.profile import store
 
     loaded = store.resolve(profile)
-    _say_notes(loaded)
+    say_notes(loaded)
     sys.stdout.write("The profile is in order.\n")
-
-
-def _runs_dir(given: Path | None) -> Path:
-    from heretic_tui import paths
-
-    return given.expanduser() if given is not None else paths.runs_dir()
-
-
-def _profile(name: str | None, changes: list[str] | None, trials: int | None, seed: int | None) -> "LoadedProfile":
-    """The profile with all that the command line changes in it, its notes told."""
-    from heretic_tui.profile import store
-
-    extra = [f"n_trials={trials}"] if trials is not None else []
-    extra += [f"seed={seed}"] if seed is not None else []
-    loaded = store.resolve(name, [*(changes or []), *extra])
-    _say_notes(loaded)
-    return loaded
-
-
-def _say_notes(loaded: "LoadedProfile") -> None:
-    for note in loaded.notes:
-        sys.stderr.write(plain(f"note: {note}\n"))
 
 
 def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool) -> "Run":
@@ -269,7 +254,7 @@ def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: boo
     from heretic_tui.engine import pipeline
     from heretic_tui.engine.run import open_run
 
-    folder = _runs_dir(runs_dir)
+    folder = runs_dir_of(runs_dir)
     finished = show_job(pipeline.start_study(model, loaded.profile, Path(loaded.name).stem, folder), as_json=json)
     return open_run(folder, finished.run)
 
@@ -290,7 +275,7 @@ def _resume(
     from heretic_tui.engine.run import open_run
     from heretic_tui.profile import store
 
-    opened = open_run(_runs_dir(runs_dir), name)
+    opened = open_run(runs_dir_of(runs_dir), name)
     if profile is not None or changes or seed is not None:
         extra = [*(changes or []), *([f"seed={seed}"] if seed is not None else [])]
         asked = store.resolve(profile, extra) if profile else store.apply_overrides(opened.profile, extra)

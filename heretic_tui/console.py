@@ -164,6 +164,8 @@ class Terminal:
                 self._finished_trial(event)
             case events.StudyFinished():
                 self._finished_study(event)
+            case events.Measured():
+                self._line(f"{'measured':<18} {event.prompts[0]} + {event.prompts[1]} prompts, kept in {event.path}")
             case events.Verified() | events.Exported() | events.Evaluated():
                 self._written(event)
             case _:

@@ -155,12 +155,20 @@ def load_residual_sets(path: Path) -> ResidualSets:
     from safetensors.numpy import load_file
 
     if not path.is_file():
-        raise EngineError(
-            f"{path.parent.name} keeps no residual vectors there ({path.name}).",
-            "Measure them: m in the inspector, or heretic-tui inspect RUN --measure.",
-        )
+        raise _missing(path)
     try:
         arrays = load_file(path)
         return ResidualSets(**{name: arrays[name] for name in sorted(arrays)})
     except (SafetensorError, TypeError) as error:
         raise damaged(path, error) from error
+
+
+def _missing(path: Path) -> EngineError:
+    trial = path.stem.rpartition("-")[2]
+    run, whose, option = path.parent.name, "its original model", ""
+    if trial.isdigit():
+        run, whose, option = path.parent.parent.name, f"trial {int(trial)}", f" --trial {int(trial)}"
+    return EngineError(
+        f"{run} keeps no residual vectors of {whose}.",
+        f"Measure them: m in the inspector, or heretic-tui inspect {run}{option} --measure",
+    )

@@ -1,0 +1,244 @@
+"""`heretic-tui inspect`: what the inspector shows, printed and written to files.
+
+Each view is a function of an `Inspected` that prints or writes one thing; the options of the command name the views.
+"""
+
+import csv
+import io
+import json as json_module
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heretic_tui.formats import json_line
+from heretic_tui.options import (
+    DebugOption,
+    JsonOption,
+    ProfileOption,
+    RunsDirOption,
+    SetOption,
+    profile_of,
+    runs_dir_of,
+)
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.inspection.geometry import Geometry
+    from heretic_tui.engine.inspection.layer_rule import Picks
+    from heretic_tui.engine.inspection.residual_sets import ResidualSets
+    from heretic_tui.engine.inspection.similarity import Similarity
+    from heretic_tui.engine.run import Run
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A run whose residual vectors are there, what of it is looked at, and where files go.
+
+    Trial 0 is the original model.
+    """
+
+    run: "Run"
+    trial: int
+    to: Path | None
+    as_json: bool
+
+    @cached_property
+    def sets(self) -> "ResidualSets":
+        """The residual vectors of the trial; raises `EngineError` where there are none, with what to do."""
+        from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
+
+        sets = load_residual_sets(residuals_path(self.run, self.trial))
+        sets.check()
+        return sets
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where files are written: the folder that was asked for, or the run's own for what is found out about it."""
+        from heretic_tui.engine.inspection.residual_sets import inspection_path
+
+        return inspection_path(self.run, "tables") if self.to is None else self.to.expanduser()
+
+    def named(self, name: str) -> Path:
+        """The path of a file to write; a trial's files carry its number."""
+        stem, dot, suffix = name.rpartition(".")
+        return self.folder / (f"{stem}-{self.trial:04}{dot}{suffix}" if self.trial else name)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a text file and give its path."""
+        from heretic_tui.engine.files import write_text
+
+        path = self.named(name)
+        write_text(path, text)
+        return path
+
+    def say(self, text: str) -> None:
+        """Print lines for people, broken between words on a terminal; nothing where JSON is asked for."""
+        if self.as_json:
+            return
+        from heretic_tui.inspect_tables import print_text
+
+        print_text(text)
+
+    def tell(self, event: str, content: dict[str, Any]) -> None:
+        """Print one JSON object where JSON is asked for."""
+        if self.as_json:
+            named = {"event": event, "run": self.run.name, "trial": self.trial}
+            sys.stdout.write(json_line({**named, **content}))
+
+
+View = Callable[[Inspected], None]
+
+
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A run's name or folder, or a model to measure.")],
+    trial: Annotated[int, typer.Option("--trial", "-t", min=0, help="A trial of the run; 0 is its original.")] = 0,
+    measure: Annotated[bool, typer.Option("--measure", help="Load the model and measure its stream.")] = False,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the files; else below the run's.")] = None,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    runs_dir: RunsDirOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Look into the residual stream, layer by layer: print its geometry, write tables.
+
+    A model is measured in a new run; a run is read from its folder, and measured with --measure.
+    """
+    run = _run(target, trial, measure, profile, set_, runs_dir, json)
+    inspected = Inspected(run, trial, to, json)
+    views: list[View] = []
+    for view in views or [show_tables]:
+        view(inspected)
+
+
+def _run(
+    target: str,
+    trial: int,
+    measure: bool,
+    profile: str | None,
+    changes: list[str] | None,
+    runs_dir: Path | None,
+    as_json: bool,
+) -> "Run":
+    """The run to look at: the one named, measured if that is asked for, or a new one of the model named."""
+    from heretic_tui.engine.errors import EngineError
+    from heretic_tui.engine.run import open_run
+
+    folder = runs_dir_of(runs_dir)
+    try:
+        run = open_run(folder, target)
+    except EngineError:
+        if not (measure or "/" in target or Path(target).expanduser().exists()):
+            raise
+        if trial:
+            raise typer.BadParameter(f"{target} is a model, which has no trials; give a run.") from None
+        return _measured(target, profile, changes, folder, as_json)
+    if profile is not None or changes:
+        raise typer.BadParameter(f"{run.name} is a run: it keeps its own settings. Give a model to use others.")
+    if measure:
+        from heretic_tui.console import show_job
+        from heretic_tui.engine.inspection.measuring import measure_run
+
+        show_job(measure_run(run, trial), as_json=as_json)
+    return run
+
+
+def _measured(model: str, profile: str | None, changes: list[str] | None, folder: Path, as_json: bool) -> "Run":
+    loaded = profile_of(profile, changes, None, None)
+    from heretic_tui.console import show_job
+    from heretic_tui.engine.inspection.measuring import measure
+
+    return show_job(measure(model, loaded.profile, Path(loaded.name).stem, folder), as_json=as_json)
+
+
+def show_tables(inspected: Inspected) -> None:
+    """Print the geometry table, the layers that the rule picks and the verdict on the directions; write them all."""
+    from heretic_tui.console import show_job
+    from heretic_tui.engine.inspection.geometry import as_csv, as_json, geometry_of
+    from heretic_tui.engine.inspection.layer_rule import pick_layers
+    from heretic_tui.engine.inspection.residual_sets import ORIGINAL, residuals_path
+    from heretic_tui.engine.inspection.similarity import measure_similarity
+    from heretic_tui.inspect_tables import change_table, geometry_table, print_table
+
+    geometry = show_job(geometry_of(inspected.run, inspected.trial, inspected.sets), as_json=inspected.as_json)
+    picks = pick_layers(geometry)
+    similarity = measure_similarity(inspected.sets.directions)
+    tables = {"geometry": as_json(geometry), "picks": asdict(picks), "similarity": similarity_json(similarity)}
+    files = [
+        inspected.write("geometry.csv", as_csv(geometry)),
+        inspected.write("geometry.json", json_module.dumps(as_json(geometry), indent=1) + "\n"),
+        inspected.write("curves.csv", curves_csv(geometry, picks)),
+        inspected.write("similarity.csv", similarity_csv(similarity)),
+        inspected.write("similarity.json", json_module.dumps(tables["similarity"] | {"picks": tables["picks"]}) + "\n"),
+    ]
+    inspected.tell("inspected", {**tables, "files": [str(path) for path in files]})
+    if inspected.as_json:
+        return
+    state = f"trial {inspected.trial}" if inspected.trial else "original model"
+    print_table(geometry_table(f"{inspected.run.name}, {state}", geometry, picks))
+    original = inspected.trial and residuals_path(inspected.run, ORIGINAL).is_file()
+    if original:
+        before = Inspected(inspected.run, ORIGINAL, inspected.to, inspected.as_json)
+        known = show_job(geometry_of(inspected.run, ORIGINAL, before.sets), as_json=False)
+        inspected.say("")
+        print_table(change_table(known, geometry, before.sets.directions, inspected.sets.directions))
+    for note in geometry.notes:
+        inspected.say(f"note: {note}")
+    inspected.say("")
+    inspected.say(_picked(picks))
+    inspected.say(f"directions: {similarity.verdict}")
+    for sentence in similarity.evidence:
+        inspected.say(f"  {sentence}")
+    inspected.say(f"The tables, every column, are in {inspected.folder}")
+
+
+def _picked(picks: "Picks") -> str:
+    layers = ", ".join(str(layer) for layer in picks.layers)
+    found = f"the rule picks layer{'s' if len(picks.layers) > 1 else ''} {layers} (*)" if layers else picks.reason
+    return f"{found}\n  {picks.rule}"
+
+
+def curves_csv(geometry: "Geometry", picks: "Picks") -> str:
+    """The curves over the layers, one point a line: the stream after a layer, or between its attention and MLP."""
+    from heretic_tui.engine.inspection.geometry import COLUMNS
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "layer", "place", "curve", "value", "picked"])
+    for row in geometry.rows:
+        for column in COLUMNS:
+            if (figure := getattr(row, column.key)) is not None:
+                place = "mid" if column.key.startswith("mid_") else "after"
+                curve = column.key.removeprefix("mid_")
+                writer.writerow([row.row, row.name, place, curve, repr(figure), int(row.row in picks.rows)])
+    return text.getvalue()
+
+
+def similarity_csv(similarity: "Similarity") -> str:
+    """The cosines of the directions, row by row; an empty field where a row has no direction."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["in", *range(len(similarity.cosines) - 1)]
+    writer.writerow(["layer", *names])
+    for name, row in zip(names, similarity.cosines.tolist(), strict=True):
+        writer.writerow([name, *("" if cosine != cosine else repr(cosine) for cosine in row)])  # noqa: PLR0124
+    return text.getvalue()
+
+
+def similarity_json(similarity: "Similarity") -> dict[str, Any]:
+    """The verdict, its evidence and the figures it rests on, as plain values; null where a row has no direction."""
+    return {
+        "verdict": similarity.verdict,
+        "kind": similarity.kind,
+        "evidence": list(similarity.evidence),
+        "block": similarity.block,
+        "dimension": similarity.dimension,
+        "first_share": similarity.first_share,
+        "effective_dimension": similarity.effective_dimension,
+        "spectrum": list(similarity.spectrum),
+        "cosines": [[None if cosine != cosine else cosine for cosine in row] for row in similarity.cosines.tolist()],  # noqa: PLR0124
+    }

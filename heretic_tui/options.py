@@ -1,0 +1,45 @@
+"""Options that several commands share, and what they stand for."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from heretic_tui.formats import plain
+
+if TYPE_CHECKING:
+    from heretic_tui.profile.store import LoadedProfile
+
+ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", metavar="NAME|FILE", help="Profile to use.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+]
+RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
+
+
+def runs_dir_of(given: Path | None) -> Path:
+    """Where the runs are: the folder that was given, or the usual one."""
+    from heretic_tui import paths
+
+    return given.expanduser() if given is not None else paths.runs_dir()
+
+
+def profile_of(name: str | None, changes: list[str] | None, trials: int | None, seed: int | None) -> "LoadedProfile":
+    """The profile with all that the command line changes in it, its notes told."""
+    from heretic_tui.profile import store
+
+    extra = [f"n_trials={trials}"] if trials is not None else []
+    extra += [f"seed={seed}"] if seed is not None else []
+    loaded = store.resolve(name, [*(changes or []), *extra])
+    say_notes(loaded)
+    return loaded
+
+
+def say_notes(loaded: "LoadedProfile") -> None:
+    """Tell what is to be known of a profile on standard error."""
+    for note in loaded.notes:
+        sys.stderr.write(plain(f"note: {note}\n"))
