@@ -4,6 +4,7 @@ Everything here that reads from a run's folder takes a moment, so it is called o
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from heretic_tui.engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from heretic_tui.engine.background import Job
+    from heretic_tui.engine.inspection.change import Change
+    from heretic_tui.engine.inspection.geometry import Geometry
+    from heretic_tui.engine.inspection.layer_rule import Picks
     from heretic_tui.engine.inspection.residual_sets import ResidualSets
+    from heretic_tui.engine.inspection.similarity import Similarity
 
 Side = Literal["original", "trial"]
 
@@ -22,8 +28,14 @@ class Reading:
 
     trial: int
     sets: "ResidualSets | None" = None
+    geometry: "Geometry | None" = None
+    """The table: at first without medians and silhouettes, then `whole`."""
+    picks: "Picks | None" = None
+    similarity: "Similarity | None" = None
     problem: EngineError | None = None
     """Why there are no residual vectors; an inspection says it where the views would be."""
+    unfinished: EngineError | None = None
+    """Why medians and silhouettes could not be computed."""
 
     @property
     def missing(self) -> bool:
@@ -47,6 +59,10 @@ class Inspection:
     """Which of the two is shown."""
     row: int = 0
     """The row of the stream that is selected: 0 the embeddings, l + 1 after decoder layer l."""
+    layers: int = 0
+    """Decoder layers of the model, where the folder tells; also known without any vectors."""
+    change: "Change | None" = None
+    """What the compared trial changes; None where nothing is compared."""
 
     @property
     def original(self) -> "ResidualSets | None":
@@ -87,8 +103,9 @@ class Inspection:
 
     @property
     def rows(self) -> int:
-        """How many rows of the stream there are; 0 where nothing was measured."""
-        return next((one.sets.rows for one in self.readings.values() if one.sets is not None), 0)
+        """How many rows of the stream there are; 0 where that is not known."""
+        known = (one.sets.rows for one in self.readings.values() if one.sets is not None)
+        return next(known, self.layers + 1 if self.layers else 0)
 
     def move(self, by: int) -> bool:
         """Select another row; says whether it is another."""
@@ -104,6 +121,12 @@ class Inspection:
         self.readings[reading.trial] = reading
         self.go(self.row)
 
+    def compare(self, reading: Reading, change: "Change | None") -> None:
+        """Compare a trial with the original model; another one that was compared before is let go."""
+        self.readings = {number: one for number, one in self.readings.items() if not number}
+        self.trial, self.change = reading.trial, change
+        self.take(reading)
+
 
 def layer_name(row: int) -> str:
     """A row of the stream by the number of the decoder layer that it comes out of; the embeddings are `in`."""
@@ -115,27 +138,67 @@ def name_of(trial: int) -> str:
     return f"trial {trial}" if trial else "original model"
 
 
-def read_inspection(path: Path) -> Inspection:
-    """Read what a run's folder keeps of the original model. Raises `EngineError` and `ProfileError`."""
+def read_inspection(path: Path, trial: int | None = None) -> Inspection:
+    """Read what a run's folder keeps of the original model, and of a trial if one is to be compared.
+
+    Raises `EngineError` and `ProfileError`.
+    """
     from heretic_tui.engine.run import Run
 
-    inspection = Inspection(path, Run(path).model_name)
+    run = Run(path)
+    model = run.model()
+    inspection = Inspection(path, run.model_name, layers=model[0].layers if model else 0)
     inspection.take(read_reading(path, 0))
-    inspection.row = max(0, inspection.rows * 2 // 3)
+    picks = inspection.readings[0].picks
+    inspection.go(picks.rows[0] if picks is not None and picks.rows else inspection.rows * 2 // 3)
+    if trial:
+        inspection.compare(*read_comparison(path, trial, inspection.original))
     return inspection
 
 
 def read_reading(path: Path, trial: int) -> Reading:
     """Read what a run's folder keeps of the original model (0) or a trial; what is wrong stands in the reading."""
+    from heretic_tui.engine.inspection.geometry import kept_geometry, quick_geometry
+    from heretic_tui.engine.inspection.layer_rule import pick_layers
+    from heretic_tui.engine.inspection.leak import leak_path, load_leak
     from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
+    from heretic_tui.engine.inspection.similarity import measure_similarity
     from heretic_tui.engine.run import Run
 
+    run = Run(path)
+    vectors = residuals_path(run, trial)
+    if trial and not vectors.is_file():
+        cause = f"The residual vectors of trial {trial} were not measured yet."
+        return Reading(trial, problem=EngineError(cause, "m measures them with the model."))
     try:
-        sets = load_residual_sets(residuals_path(Run(path), trial))
-        sets.check()
+        sets = load_residual_sets(vectors)
+        geometry = quick_geometry(sets).with_leak(load_leak(leak_path(run, trial)))
+        with suppress(EngineError):  # a damaged table is computed anew, and said so if it cannot be replaced
+            geometry = kept_geometry(run, trial) or geometry
+        return Reading(trial, sets, geometry, pick_layers(geometry), measure_similarity(sets.directions))
     except EngineError as error:
         return Reading(trial, problem=error)
-    return Reading(trial, sets)
+
+
+def whole_geometry(path: Path, reading: Reading) -> "Job[Geometry]":
+    """Compute medians and silhouettes too, and keep the table in the run's folder."""
+    from heretic_tui.engine.inspection.geometry import geometry_of
+    from heretic_tui.engine.run import Run
+
+    return (yield from geometry_of(Run(path), reading.trial, reading.sets))
+
+
+def read_comparison(path: Path, trial: int, before: "ResidualSets | None") -> "tuple[Reading, Change | None]":
+    """Read what a run's folder keeps of a trial, and what it has changed."""
+    from heretic_tui.engine.inspection.change import measure_change
+
+    reading = read_reading(path, trial)
+    if before is None or reading.sets is None:
+        return reading, None
+    try:
+        return reading, measure_change(before, reading.sets)
+    except EngineError as error:
+        return Reading(trial, problem=error), None
 
 
 def measured_trials(path: Path) -> Sequence[int]:

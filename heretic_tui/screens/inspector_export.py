@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+from textual.widget import Widget
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.files import write_text
@@ -12,13 +14,13 @@ from heretic_tui.inspections import Inspection
 from heretic_tui.screens.dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
-    from heretic_tui.screens.inspector_part import InspectorPart, OwnFile
+    from heretic_tui.screens.inspector_part import OwnFile
 
 
-def export_files(part: "InspectorPart", inspection: Inspection, files: "Sequence[OwnFile]") -> None:
+def export_files(widget: Widget, inspection: Inspection, files: "Sequence[OwnFile]") -> None:
     """Ask for a folder, and write the files to it; those that are there already are replaced only if that is wanted."""
     if not files:
-        part.notify("There is nothing here yet that could be written to a file.", markup=False)
+        widget.notify("There is nothing here yet that could be written to a file.", markup=False)
         return
     listed = "\n".join(f"{file.name}  {file.words}" for file in files)
 
@@ -26,52 +28,52 @@ def export_files(part: "InspectorPart", inspection: Inspection, files: "Sequence
         if answer is None:
             return
         folder = Path(answer.strip()).expanduser().absolute()
-        part.run_worker(partial(_look, part, folder, files), thread=True, group="export", exit_on_error=False)
+        widget.run_worker(partial(_look, widget, folder, files), thread=True, group="export", exit_on_error=False)
 
     suggested = str(inspection.path / "inspection" / "export")
-    part.app.push_screen(Ask("Write to which folder?", suggested, explanation=listed, check=_folder_problem), asked)
+    widget.app.push_screen(Ask("Write to which folder?", suggested, explanation=listed, check=_folder_problem), asked)
 
 
 def _folder_problem(text: str) -> str | None:
     return None if text.strip() and "\0" not in text else "Say which folder."
 
 
-def _look(part: "InspectorPart", folder: Path, files: "Sequence[OwnFile]") -> None:
+def _look(widget: Widget, folder: Path, files: "Sequence[OwnFile]") -> None:
     try:
         there = [file.name for file in files if (folder / file.name).exists()]
     except OSError as error:
-        part.call_later(_failed, part, f"{folder} cannot be used: {error.strerror}.")
+        widget.call_later(_failed, widget, f"{folder} cannot be used: {error.strerror}.")
         return
     if there:
-        part.call_later(_ask, part, folder, files, there)
+        widget.call_later(_ask, widget, folder, files, there)
     else:
-        _write(part, folder, files)
+        _write(widget, folder, files)
 
 
-def _ask(part: "InspectorPart", folder: Path, files: "Sequence[OwnFile]", there: Sequence[str]) -> None:
+def _ask(widget: Widget, folder: Path, files: "Sequence[OwnFile]", there: Sequence[str]) -> None:
     def answered(yes: bool | None) -> None:
         if yes:
-            part.run_worker(partial(_write, part, folder, files), thread=True, group="export", exit_on_error=False)
+            widget.run_worker(partial(_write, widget, folder, files), thread=True, group="export", exit_on_error=False)
 
-    part.app.push_screen(
+    widget.app.push_screen(
         Confirm("Replace what is there?", f"{folder} holds {', '.join(there)} already.", "Replace", "Keep"), answered
     )
 
 
-def _write(part: "InspectorPart", folder: Path, files: "Sequence[OwnFile]") -> None:
+def _write(widget: Widget, folder: Path, files: "Sequence[OwnFile]") -> None:
     try:
         for file in files:
             write_text(folder / file.name, file.text())
     except EngineError as error:
-        part.call_later(_failed, part, str(error))
+        widget.call_later(_failed, widget, str(error))
         return
-    part.call_later(_written, part, folder, [file.name for file in files])
+    widget.call_later(_written, widget, folder, [file.name for file in files])
 
 
-def _failed(part: "InspectorPart", words: str) -> None:
-    part.notify(one_line(words), severity="error", markup=False, timeout=8)
+def _failed(widget: Widget, words: str) -> None:
+    widget.notify(one_line(words), severity="error", markup=False, timeout=8)
 
 
-def _written(part: "InspectorPart", folder: Path, names: Sequence[str]) -> None:
-    part.control.state.say(f"{', '.join(names)} in {folder}")
-    part.notify(one_line(f"{', '.join(names)} in {folder}"), title="Written", markup=False)
+def _written(widget: Widget, folder: Path, names: Sequence[str]) -> None:
+    cast("Any", widget.app).control.state.say(f"{', '.join(names)} in {folder}")
+    widget.notify(one_line(f"{', '.join(names)} in {folder}"), title="Written", markup=False)

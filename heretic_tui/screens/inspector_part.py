@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual.containers import Vertical
 from textual.dom import DOMNode
+from textual.message import Message
 from textual.worker import Worker, get_current_worker
 
 from heretic_tui.engine.background import Job
@@ -133,6 +134,11 @@ class OwnFile:
     text: Callable[[], str]
 
 
+def suffix(trial: int) -> str:
+    """What files about a trial have in their names."""
+    return f"-trial-{trial:04}" if trial else ""
+
+
 class InspectorPart(Vertical):
     """A view of the inspector. It is mounted when it is first chosen, and told what to show from then on."""
 
@@ -145,10 +151,30 @@ class InspectorPart(Vertical):
     InspectorPart { height: 1fr; }
     """
 
+    class RowChosen(Message):
+        """The view wants another layer to be selected."""
+
+        def __init__(self, row: int) -> None:
+            super().__init__()
+            self.row = row
+
+    class Retitled(Message):
+        """The view's title has changed."""
+
+    class Mounted(Message):
+        """The view's widgets are there, and it can show something."""
+
     def __init__(self) -> None:
         super().__init__(id=self.NAME, classes="part")
         self.inspection: Inspection | None = None
+        self.ready = False
+        """Whether its widgets are there."""
         self._jobs: dict[str, Beside[Any]] = {}
+
+    def on_mount(self) -> None:
+        """Tell the screen that there is a view to show."""
+        self.ready = True
+        self.post_message(self.Mounted())
 
     @property
     def control(self) -> "Control":
@@ -169,6 +195,14 @@ class InspectorPart(Vertical):
     def title(self) -> str:
         """What stands in the frame's title after the view's name."""
         return ""
+
+    def choose_row(self, row: int) -> None:
+        """Select another layer, on the whole screen."""
+        self.post_message(self.RowChosen(row))
+
+    def say_title(self) -> None:
+        """Let the frame show the title anew."""
+        self.post_message(self.Retitled())
 
     def files(self) -> "Sequence[OwnFile]":
         """What `e` writes of what is shown; a view with a way of its own overrides `export` instead."""
@@ -200,10 +234,14 @@ class InspectorPart(Vertical):
         if (beside := self._jobs.pop(title, None)) is not None and not beside.over:
             beside.stop()
 
-    def on_unmount(self) -> None:
-        """Nothing goes on for a view that is gone."""
+    def stop_all(self) -> None:
+        """Stop all that `compute` has begun, because the person wants it."""
         for title in list(self._jobs):
             self.stop_computing(title)
+
+    def on_unmount(self) -> None:
+        """Nothing goes on for a view that is gone."""
+        self.stop_all()
 
     def _complain(self, error: EngineError) -> None:
         self.notify(str(error), severity="error", markup=False, timeout=8)

@@ -22,6 +22,12 @@ class Canvas:
         self._dots: dict[tuple[int, int], int] = defaultdict(int)
         self._dot_styles: dict[tuple[int, int], str] = {}
 
+    def copy(self) -> "Canvas":
+        """The same drawing, to draw on."""
+        other = Canvas(self.width, self.height)
+        other._cells, other._dots, other._dot_styles = self._cells.copy(), self._dots.copy(), self._dot_styles.copy()
+        return other
+
     def put(self, x: int, y: int, text: str, style: str) -> None:
         """Write characters of one cell each; what lies outside is left out."""
         for place, letter in enumerate(text, start=x):
