@@ -105,7 +105,8 @@ def project(sets: ResidualSets, after: ResidualSets | None = None, seed: int = 0
     yield Progress(PHASE, 0, sets.rows - 1, "layers")
     points, method = yield from in_background(lambda report: _project(parts, seed, report), grace=GRACE)
     ends = np.cumsum([len(one) for one in parts])[:-1]
-    return Projection(*np.split(points, ends, axis=1), method=method)
+    good, bad, *trial = np.split(points, ends, axis=1)
+    return Projection(good, bad, *(trial or (None, None)), method)
 
 
 def project_run(run: "Run", trial: int = ORIGINAL) -> Job[Projection]:
@@ -172,7 +173,7 @@ def median_on_plane(points: NDArray[np.floating]) -> NDArray[np.float64]:
     median = points.mean(axis=0, dtype=np.float64)
     for _ in range(MEDIAN_STEPS):
         weights = 1 / np.maximum(np.hypot(*(points - median).T), 1e-9)
-        median = weights @ points / weights.sum()
+        median = np.asarray(weights @ points / weights.sum())
     return median
 
 
@@ -192,7 +193,7 @@ def aligned(points: Points, good: int, bad: int, before: Points | None = None) -
         mirrored = centred * (1, -1)
         if np.sum((mirrored - before) ** 2) < np.sum((centred - before) ** 2):
             centred = mirrored
-    return centred.astype(np.float32)
+    return np.asarray(centred, np.float32)
 
 
 def _marks(run: "Run", trial: int) -> list[str]:
