@@ -119,11 +119,16 @@ class Scale:
         return max(-1.0, min(1.0, value / self.limit)) if self.limit > 0 else 0.0
 
     @property
+    def about(self) -> str:
+        """What has to be known of the scale: what was left out of it, and how many tokens exceed it."""
+        parts = ["first token left out"] if self.without_first else []
+        parts += [f"{self.beyond} beyond"] if self.beyond else []
+        return ", ".join(parts)
+
+    @property
     def words(self) -> str:
         """The scale in words."""
-        more = [] if not self.without_first else ["first token left out"]
-        more += [f"{self.beyond} beyond"] if self.beyond else []
-        return f"full colour at ±{figure(self.limit)}" + (f" ({', '.join(more)})" if more else "")
+        return f"full colour at ±{figure(self.limit)}" + (f" ({self.about})" if self.about else "")
 
 
 def scale_of(*values: NDArray[Any], without_first: bool = False) -> Scale:
