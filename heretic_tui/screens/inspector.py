@@ -37,7 +37,7 @@ from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Column, Row, Rows
 from heretic_tui.widgets.text import data
 from heretic_tui.widgets.wide_rows import WideRows
-from heretic_tui.worker import JobEnded
+from heretic_tui.worker import JobEnded, JobStarted
 
 VIEWS = {
     "curves": ("c", "inspector_curves", "CurvesPart"),
@@ -150,6 +150,8 @@ class InspectorScreen(FrameScreen):
             self._read()
         if not events_:
             self._show_all()
+        elif any(isinstance(event, JobStarted | JobEnded) for event in events_):
+            self._show_front()
         if (part := self.part) is not None and not self.whole:
             part.engine_changed(events_)
 
@@ -213,7 +215,8 @@ class InspectorScreen(FrameScreen):
             self._read()
             return
         before = self.inspection
-        if before is not None and before.rows == inspection.rows and not before.readings[0].missing:
+        found_more = before is not None and before.readings[0].missing and not inspection.readings[0].missing
+        if before is not None and before.rows == inspection.rows and not found_more:
             inspection.row, inspection.side = before.row, before.side
         self.state.inspection = inspection
         self._complete_tables()
@@ -342,6 +345,8 @@ class InspectorScreen(FrameScreen):
         self.query_one("#nothing", Static).update(plain(words))
         self._show_names()
         if words or inspection is None or self.whole:
+            for one in self.query(InspectorPart):
+                one.display = False
             return
         part = self.part
         if part is None:
@@ -394,8 +399,9 @@ class InspectorScreen(FrameScreen):
             front.border_subtitle = ""
             return
         layer = f"layer {layer_name(inspection.row)}" if inspection.rows else ""
-        said = part.title if part is not None and part.inspection is not None else ""
-        parts = [self.view, name_of(inspection.number), layer, said]
+        known = part is not None and part.inspection is not None
+        whose, said = (part.whose, part.title) if part is not None and known else (name_of(inspection.number), "")
+        parts = [self.view, whose, layer, said]
         front.border_title = data(" · ".join(one for one in parts if one))
         other = ""
         if inspection.trial is not None:

@@ -1,5 +1,6 @@
 """Curves over the layers: cosines, variances, lengths, silhouette and leak, with the layers that the rule picks."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -125,16 +126,26 @@ class CurvesPart(InspectorPart):
         chart = curves.chart
         if inspection is None or chart is None:
             return
-        row = inspection.row
-        parts = [Content.assemble((f"layer {layer_name(row)}", "bold"))]
-        for line in chart.lines:
-            value = line.values[row] if row < len(line.values) else None
-            if value is not None:
-                look = {"good": "$secondary", "bad": "$accent"}.get(line.look, "$primary")
-                style = "$foreground-muted" if line.dotted else look
-                parts.append(Content.assemble((line.glyph, style), f" {line.name} {figure(value)}"))
-        self.query_one("#figures", Static).update(Content("  ").join(parts))
+        own = Content.assemble((f"layer {layer_name(inspection.row)}", "bold"))
+        words = [_figures(own, [line for line in chart.lines if not line.dotted], inspection.row)]
+        if inspection.other is not None:
+            whose = Content.assemble((f"{MARK} {name_of(inspection.other.trial)}", "$foreground-muted"))
+            words.append(_figures(whose, [line for line in chart.lines if line.dotted], inspection.row))
+        self.query_one("#figures", Static).update(Content("\n").join(words))
         self.query_one("#rule", Static).update(_rule(inspection.shown, brief=self.has_class("-low")))
+
+
+def _figures(head: Content, lines: Sequence[Line], row: int) -> Content:
+    """The figures of lines at a row, each with its mark."""
+    parts = [head]
+    for line in lines:
+        value = line.values[row] if row < len(line.values) else None
+        if value is not None:
+            look = {"good": "$secondary", "bad": "$accent"}.get(line.look, "$primary")
+            name = line.name.removesuffix(MARK)
+            style = "$foreground-muted" if line.dotted else look
+            parts.append(Content.assemble((line.glyph, style), f" {name} {figure(value)}"))
+    return Content("  ").join(parts)
 
 
 def _rule(reading: Reading, *, brief: bool) -> str:

@@ -63,7 +63,7 @@ class DifferencePart(InspectorPart):
         table.show(rows(inspection, change), key=inspection.row)
 
     @property
-    def title(self) -> str:
+    def whose(self) -> str:
         """What is compared."""
         trial = self.inspection.trial if self.inspection is not None else None
         return "" if trial is None else f"original model → {name_of(trial)}"

@@ -18,7 +18,7 @@ from textual.worker import Worker, get_current_worker
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Progress
-from heretic_tui.inspections import Inspection
+from heretic_tui.inspections import Inspection, name_of
 from heretic_tui.state import Activity
 from heretic_tui.worker import failure_of
 
@@ -190,6 +190,11 @@ class InspectorPart(Vertical):
 
     def engine_changed(self, events: Sequence[Event]) -> None:
         """Take in what the engine has told, while the view is in front."""
+
+    @property
+    def whose(self) -> str:
+        """Of which model the view is, for the frame's title."""
+        return "" if self.inspection is None else name_of(self.inspection.number)
 
     @property
     def title(self) -> str:

@@ -21,6 +21,8 @@ from heretic_tui.screens.inspector_part import InspectorPart, OwnFile, suffix
 from heretic_tui.widgets.heatmap import Heatmap
 from heretic_tui.widgets.layer_weights import BARS
 
+LOW = 26
+"""Lines below which the words stand beside the heatmap."""
 SPECTRUM = 16
 """Singular values whose shares are drawn."""
 
@@ -35,12 +37,14 @@ class SimilarityPart(InspectorPart):
     are: each bar is a singular value's share of the layers' stacked unit directions.
     """
     DEFAULT_CSS = """
-    SimilarityPart Horizontal { height: 1fr; }
+    SimilarityPart Horizontal { height: auto; }
     SimilarityPart Heatmap { width: 1fr; }
     SimilarityPart #other { display: none; margin-left: 2; }
     SimilarityPart.-both #other { display: block; }
-    SimilarityPart #verdict { height: auto; max-height: 11; }
-    SimilarityPart.-low #verdict { max-height: 5; }
+    SimilarityPart #verdict { height: 1fr; min-height: 2; scrollbar-size-vertical: 1; }
+    SimilarityPart.-beside { layout: horizontal; }
+    SimilarityPart.-beside Horizontal { width: auto; height: 1fr; }
+    SimilarityPart.-beside #verdict { width: 1fr; height: 1fr; margin-left: 2; }
     SimilarityPart #words { height: auto; }
     """
 
@@ -49,20 +53,20 @@ class SimilarityPart(InspectorPart):
         with Horizontal():
             yield Heatmap("no direction at any layer", id="own")
             yield Heatmap(id="other")
-        yield VerticalScroll(Static("", id="words", markup=False), id="verdict", can_focus=False)
+        yield VerticalScroll(Static("", id="words", markup=False), id="verdict")
 
     def show(self, inspection: Inspection) -> None:
         """Draw this side, and the other one beside it where there is room."""
         super().show(inspection)
         names = tuple(layer_name(row) for row in range(inspection.rows))
         both = inspection.other is not None and self._roomy
-        self.set_class(both, "-both")
         own, second = self.query_one("#own", Heatmap), self.query_one("#other", Heatmap)
         title = name_of(inspection.number) if both else ""
         _draw(own, inspection.shown, names, inspection.row, title)
         if both and inspection.other is not None:
             second.row = own.row
             _draw(second, inspection.other, names, inspection.row, name_of(inspection.other.trial))
+        self._arrange()
         self._say()
 
     @property
@@ -76,9 +80,18 @@ class SimilarityPart(InspectorPart):
 
     def on_resize(self) -> None:
         """Both sides where there is room for them."""
-        self.set_class(self.size.height < 20, "-low")
-        if self.inspection is not None and self.display:
-            self.show(self.inspection)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """The words beside the heatmap where lines are few, else below it."""
+        both = self.inspection is not None and self.inspection.other is not None and self._roomy
+        self.set_class(both, "-both")
+        self.set_class(not both and self.size.height < LOW, "-beside")
+        beside = self.has_class("-beside")
+        own, second = self.query_one("#own", Heatmap), self.query_one("#other", Heatmap)
+        self.query_one(Horizontal).styles.max_height = None if beside else self.size.height - 2
+        own.styles.width = own.width_for(self.size.height, self.size.width * 2 // 3) if beside else "1fr"
+        second.styles.width = "1fr"
 
     def on_heatmap_moved(self, event: Heatmap.Moved) -> None:
         """Both heatmaps have one cursor; a click chooses the layer too."""
@@ -135,7 +148,7 @@ class SimilarityPart(InspectorPart):
         if similarity is not None and inspection.other is not None:
             beside = float(similarity.cosines[own.row, own.column])
             second = f"   {name_of(inspection.other.trial)} {_signed(beside)}"
-        where = f"layer {layer_name(own.column)} with layer {layer_name(own.row)}"
+        where = f"{layer_name(own.column)} with {layer_name(own.row)}"
         return Content.assemble((where, "bold"), f": {_signed(value)}", (second, "$foreground-muted"))
 
 

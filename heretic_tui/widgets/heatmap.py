@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -33,7 +34,7 @@ class Heatmap(Widget, can_focus=True):
         "heatmap--positive", "heatmap--negative", "heatmap--nothing", "heatmap--axis", "heatmap--cursor",
     }  # fmt: skip
     DEFAULT_CSS = """
-    Heatmap { height: 1fr; }
+    Heatmap { height: auto; max-height: 100%; }
     Heatmap > .heatmap--positive { color: $primary; }
     Heatmap > .heatmap--negative { color: $secondary; }
     Heatmap > .heatmap--nothing { color: $surface; }
@@ -70,7 +71,8 @@ class Heatmap(Widget, can_focus=True):
         if values is not self.values or (names, column, title) != (self.names, self.column, self.title):
             self.values, self.names, self.column, self.title = values, names, column, title
             self.row = max(0, min(self.row, len(values) - 1))
-            self._redraw()
+            self._strips = []
+            self.refresh(layout=True)
 
     @property
     def value(self) -> float | None:
@@ -150,11 +152,28 @@ class Heatmap(Widget, can_focus=True):
         size = max(1, min(halves // shown, room // shown))
         return block, size, size
 
-    @property
-    def drawn_width(self) -> int:
-        """Cells that the drawing takes, its names included."""
-        block, wide, _ = self._measures()
-        return self._left + math.ceil(len(self.values) / block) * wide
+    def width_for(self, height: int, most: int) -> int:
+        """Cells that squares as high as so many lines take, at most `most`."""
+        count = max(1, len(self.values))
+        lines = max(1, height - self._top - 1)
+        halves = lines if self._plain else 2 * lines
+        shown = math.ceil(count / max(1, math.ceil(count / halves)))
+        each = max(1, halves // shown) * (2 if self._plain else 1)
+        return max(12, min(self._left + shown * each, most))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many lines as the squares take in this width, if the container has them."""
+        count = max(1, len(self.values))
+        around = self._top + 1
+        room = max(1, width - self._left)
+        lines = max(1, container.height - around)
+        if self._plain:
+            block = max(1, math.ceil(count / room), math.ceil(count / lines))
+            shown = math.ceil(count / block)
+            return around + shown * max(1, min(lines // shown, room // (2 * shown)))
+        block = max(1, math.ceil(count / room), math.ceil(count / (2 * lines)))
+        shown = math.ceil(count / block)
+        return around + math.ceil(shown * max(1, min(2 * lines // shown, room // shown)) / 2)
 
     def render_line(self, y: int) -> Strip:
         """One line of the picture."""
