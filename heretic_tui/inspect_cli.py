@@ -9,13 +9,14 @@ import json as json_module
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heretic_tui.formats import json_line
+from heretic_tui.inspect_steering import show_sensitivity, show_steered
 from heretic_tui.options import (
     DebugOption,
     JsonOption,
@@ -98,6 +99,18 @@ def inspect(
     trial: Annotated[int, typer.Option("--trial", "-t", min=0, help="A trial of the run; 0 is its original.")] = 0,
     measure: Annotated[bool, typer.Option("--measure", help="Load the model and measure its stream.")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the files; else below the run's.")] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Compare directions taken in other ways: position, batch, template.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Prompts of each set for --sensitivity, measured anew.")
+    ] = None,
+    steer: Annotated[
+        str | None,
+        typer.Option("--steer", metavar="TEXT", help='Answer steered: "layer 14 added x2 at 8-20".'),
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="What --steer answers; may be repeated.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer of --steer.")] = 200,
     profile: ProfileOption = None,
     set_: SetOption = None,
     runs_dir: RunsDirOption = None,
@@ -108,9 +121,17 @@ def inspect(
 
     A model is measured in a new run; a run is read from its folder, and measured with --measure.
     """
+    if trial and (steer is not None or sensitivity):
+        raise typer.BadParameter("--steer and --sensitivity look at the original model; leave out --trial.")
+    if (steer is None) != (not prompt):
+        raise typer.BadParameter("--steer needs a --prompt to answer, and --prompt something to --steer with.")
     run = _run(target, trial, measure, profile, set_, runs_dir, json)
     inspected = Inspected(run, trial, to, json)
     views: list[View] = []
+    if sensitivity or sample is not None:
+        views.append(partial(show_sensitivity, prompts=sample))
+    if steer is not None and prompt:
+        views.append(partial(show_steered, steering=steer, prompts=prompt, max_tokens=max_tokens))
     for view in views or [show_tables]:
         view(inspected)
 
