@@ -41,7 +41,7 @@ def capture_sets(
 ) -> Job[ResidualSets]:
     """Residual vectors of both sets of templated texts; the last event tells the memory they take."""
     began = time.perf_counter()
-    mids = mid_places(model, bad[0])
+    mids = mid_places(model, min(good, key=len))
     sets = []
     for name, texts in (("good", good), ("bad", bad)):
         sets.append((yield from capture(model, texts, f"residuals of {name} prompts", winsorization_quantile, mids)))
