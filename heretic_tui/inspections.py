@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from heretic_tui.engine.inspection.geometry import Geometry
     from heretic_tui.engine.inspection.layer_rule import Picks
     from heretic_tui.engine.inspection.residual_sets import ResidualSets
+    from heretic_tui.engine.inspection.sensitivity import Sensitivity
     from heretic_tui.engine.inspection.similarity import Similarity
 
 Side = Literal["original", "trial"]
@@ -61,6 +62,8 @@ class Inspection:
     """The row of the stream that is selected: 0 the embeddings, l + 1 after decoder layer l."""
     layers: int = 0
     """Decoder layers of the model, where the folder tells; also known without any vectors."""
+    measured: frozenset[int] = frozenset()
+    """The trials whose vectors the folder keeps."""
     change: "Change | None" = None
     """What the compared trial changes; None where nothing is compared."""
 
@@ -139,7 +142,7 @@ def name_of(trial: int) -> str:
 
 
 def read_inspection(path: Path, trial: int | None = None) -> Inspection:
-    """Read what a run's folder keeps of the original model, and of a trial if one is to be compared.
+    """Read what a run's folder keeps of the original model, and of the trial to compare or else one that it keeps.
 
     Raises `EngineError` and `ProfileError`.
     """
@@ -151,6 +154,8 @@ def read_inspection(path: Path, trial: int | None = None) -> Inspection:
     inspection.take(read_reading(path, 0))
     picks = inspection.readings[0].picks
     inspection.go(picks.rows[0] if picks is not None and picks.rows else inspection.rows * 2 // 3)
+    inspection.measured = frozenset(measured_trials(path))
+    trial = trial or max(inspection.measured, default=0)
     if trial:
         inspection.compare(*read_comparison(path, trial, inspection.original))
     return inspection
@@ -202,11 +207,17 @@ def read_comparison(path: Path, trial: int, before: "ResidualSets | None") -> "t
 
 
 def measured_trials(path: Path) -> Sequence[int]:
-    """The trials whose residual vectors a run's folder keeps, in order; 0 is the original model."""
+    """The trials whose residual vectors a run's folder keeps."""
     from heretic_tui.engine.inspection.residual_sets import residuals_path
     from heretic_tui.engine.run import Run
 
-    run = Run(path)
-    folder = residuals_path(run, 1).parent
-    found = [int(one.stem.rpartition("-")[2]) for one in folder.glob("residuals-[0-9]*.safetensors")]
-    return sorted([0, *found] if residuals_path(run).is_file() else found)
+    found = residuals_path(Run(path), 1).parent.glob("residuals-*.safetensors")
+    return sorted(int(number) for one in found if (number := one.stem.rpartition("-")[2]).isdigit())
+
+
+def read_sensitivity(path: Path) -> "Sensitivity | None":
+    """Read what a run's folder keeps of how much its directions depend on the way they are taken."""
+    from heretic_tui.engine.inspection.sensitivity import load_sensitivity
+    from heretic_tui.engine.run import Run
+
+    return load_sensitivity(Run(path))

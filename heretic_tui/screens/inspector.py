@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from heretic_tui import candidates
-from heretic_tui.control import MEASURE, STUDY
+from heretic_tui.control import MEASURE
 from heretic_tui.engine import events
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
@@ -32,7 +32,7 @@ from heretic_tui.inspections import (
 from heretic_tui.screens import inspector_table as geometry_table
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
 from heretic_tui.screens.frame import FrameScreen
-from heretic_tui.screens.inspector_part import Beside, InspectorPart
+from heretic_tui.screens.inspector_part import Beside, InspectorPart, may_ask
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Column, Row, Rows
 from heretic_tui.widgets.text import data
@@ -161,6 +161,7 @@ class InspectorScreen(FrameScreen):
             self.run_worker(partial(self._adopt, event.path), thread=True, group="adopt", exit_on_error=False)
         elif inspection is not None and event.path == inspection.path:
             self._declined.discard((event.path, event.trial))
+            inspection.measured |= {event.trial}
             if event.trial:
                 self._compare(event.trial)
             else:
@@ -542,7 +543,15 @@ class InspectorScreen(FrameScreen):
             return
         choices = candidates.trials(study)
         columns = [Column("trial", least=12), *(Column(title, 9, "right") for title in candidates.titles(study))]
-        rows = [Row(one.key.trial, one.cells, "rows--mark" if one.best else "") for one in choices]
+        columns.append(Column("", 9))
+        rows = [
+            Row(
+                one.key.trial,
+                (*one.cells, "measured" if one.key.trial in inspection.measured else ""),
+                "rows--mark" if one.best else "",
+            )
+            for one in choices
+        ]
         self.app.push_screen(
             Pick("Compare which trial with the original model?", columns, rows, key=inspection.trial), self._chosen
         )
@@ -555,11 +564,11 @@ class InspectorScreen(FrameScreen):
 
     def action_measure(self) -> None:
         """Measure what is shown: the original model or a trial, or without a run the model that is loaded."""
-        inspection = self.inspection
+        inspection, part = self.inspection, self.part
         if self.state.shown is None:
             self.action_measure_model()
             return
-        if inspection is None:
+        if inspection is None or (part is not None and part.display and part.measure_own()):
             return
         number = inspection.number
         if inspection.shown.missing:
@@ -582,24 +591,17 @@ class InspectorScreen(FrameScreen):
             self._measure(None, 0)
 
     def _measure(self, path: Path | None, trial: int) -> None:
-        worker = self.control.worker
-        if worker.current == STUDY:
-            self.notify(
-                "A study runs, and measuring needs the model to itself. Pause it first: 3, then p.",
-                severity="warning", markup=False,
-            )  # fmt: skip
-            return
-        if worker.current == MEASURE:
+        if self.control.worker.current == MEASURE:
             self.notify("Something is being measured already. x stops it.", markup=False)
             return
-        if worker.busy:
-            self.notify(f"It begins when the engine is done with: {worker.current or 'its job'}.", markup=False)
+        if not may_ask(self):
+            return
         self.control.measure(path, trial)
         self._show_front()
 
     def action_stop(self) -> None:
         """Stop measuring, or what is computed beside the engine."""
-        if self.control.worker.current == MEASURE:
+        if self.control.worker.current in {MEASURE, "sensitivity"}:
             self.control.stop()
             return
         inspection = self.inspection

@@ -89,7 +89,7 @@ def _why_not(inspection: Inspection) -> str:
 
 def columns() -> tuple[Column, ...]:
     """Layer, what is left, what else there is, how far it turned, and the pairs of figures."""
-    pairs = [Column(head + dash, 6, "right", drop=drop) for _, head, drop in PAIRS for dash in ("", "′")]
+    pairs = [Column(head + dash, 7, "right", drop=drop) for _, head, drop in PAIRS for dash in ("", "′")]
     return (
         Column("layer", 5, "right"),
         Column("left", 6, "right"),

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from textual.containers import Vertical
 from textual.dom import DOMNode
 from textual.message import Message
+from textual.widget import Widget
 from textual.worker import Worker, get_current_worker
 
+from heretic_tui.control import STUDY
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Progress
@@ -134,6 +136,21 @@ class OwnFile:
     text: Callable[[], str]
 
 
+def may_ask(widget: Widget) -> bool:
+    """Whether the engine can be asked for something; says why not, or that it comes later."""
+    worker = cast("Any", widget.app).control.worker
+    if worker.current == STUDY:
+        widget.notify(
+            "A study runs, and this needs the model to itself. Pause it first: 3, then p.",
+            severity="warning",
+            markup=False,
+        )
+        return False
+    if worker.busy:
+        widget.notify(f"It begins when the engine is done with: {worker.current or 'its job'}.", markup=False)
+    return True
+
+
 def suffix(trial: int) -> str:
     """What files about a trial have in their names."""
     return f"-trial-{trial:04}" if trial else ""
@@ -208,6 +225,10 @@ class InspectorPart(Vertical):
     def say_title(self) -> None:
         """Let the frame show the title anew."""
         self.post_message(self.Retitled())
+
+    def measure_own(self) -> bool:
+        """Measure what this view needs beyond the residual vectors; says whether it did, or m measures those."""
+        return False
 
     def files(self) -> "Sequence[OwnFile]":
         """What `e` writes of what is shown; a view with a way of its own overrides `export` instead."""
