@@ -1,16 +1,15 @@
 """The view of tokens: a prompt, each token shaded by its dot product with a direction, and what that is about."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -18,21 +17,23 @@ from heretic_tui import paths
 from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.inspection.contexts import Context, Contexts
-from heretic_tui.engine.inspection.direction import Direction, Part, layer_name, mixed
+from heretic_tui.engine.inspection.contexts import Contexts
+from heretic_tui.engine.inspection.direction import Direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
 from heretic_tui.engine.inspection.shelf import OWN, Shelf, open_shelf, pinned
 from heretic_tui.engine.inspection.token_view import MEASURES, Measure, Scale, TokenReading, figure, scale_of, signed
 from heretic_tui.formats import one_line, plain
 from heretic_tui.inspections import Inspection, name_of
-from heretic_tui.screens.dialogs import Confirm, Pick
+from heretic_tui.screens.dialogs import Confirm
 from heretic_tui.screens.form import Values
-from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog, about, save_form
+from heretic_tui.screens.inspector_about import AboutDrawer, Pane
+from heretic_tui.screens.inspector_choices import MIX, choose_direction, choose_prompt, choose_set
+from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog, save_form
+from heretic_tui.screens.inspector_mixer import Mix, MixerDrawer
 from heretic_tui.screens.inspector_part import InspectorPart, OwnFile
 from heretic_tui.token_desk import CONTEXTS, TOKENS, VOCABULARY, TokenDesk
-from heretic_tui.widgets.rows import Column, Row, Rows
-from heretic_tui.widgets.sliders import Slider, Sliders
-from heretic_tui.widgets.text import data
+from heretic_tui.widgets.rows import Rows
+from heretic_tui.widgets.sliders import Sliders
 from heretic_tui.widgets.token_text import Token, TokenText, token
 
 if TYPE_CHECKING:
@@ -41,11 +42,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.prompts import Prompt
     from heretic_tui.profile.schema import PromptSet
 
-MIX = "mix"
-FIRST_WEIGHT = 0.5
-"""What a direction counts when it is added to the mix."""
-JOBS = (TOKENS, CONTEXTS, VOCABULARY)
-Pane = Literal["", "contexts", "vocabulary"]
+ROOM_FOR_BOTH = 26
+"""Lines from which the mixer and a list have room beside the tokens."""
 
 NOTHING = """\
 No prompt was read yet.
@@ -55,18 +53,6 @@ o  take one from the run's prompt sets
 
 The model is loaded if it is not in memory; then one pass reads all layers.
 """
-
-
-@dataclass
-class Look:
-    """What the person looks at, as long as the app runs."""
-
-    key: str = OWN
-    measure: Measure = "dot product"
-    pane: Pane = ""
-    mixing: bool = False
-    sliders: list[Slider] = field(default_factory=list)
-    parts: dict[str, Direction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +110,14 @@ class TokensPart(InspectorPart):
 
     def __init__(self) -> None:
         super().__init__()
-        self.look = Look()
+        self.key = OWN
+        """The direction that is chosen."""
+        self.measure: Measure = MEASURES[0]
         self.shelf: Shelf | None = None
         self.painted: Painted | None = None
         self._problem = ""
         self._tokens: tuple[object, tuple[Token, ...]] = (None, ())
-        self._listed: object = None
         self._prompts: dict[str, list[Prompt]] = {}
-        self._few = False
 
     def compose(self) -> ComposeResult:
         """The tokens with what they are shaded by, the mixer, and what the direction is about."""
@@ -139,14 +125,20 @@ class TokensPart(InspectorPart):
         yield TokenText(id="tokens-text")
         yield Static("", id="empty", markup=False)
         yield Static("", id="under", markup=False)
-        with Vertical(id="mixer", classes="drawer"):
-            yield Sliders(empty="+ adds a direction", id="sliders")
-        with Vertical(id="about", classes="drawer"):
-            yield Rows(id="listed")
+        yield MixerDrawer()
+        yield AboutDrawer()
 
     @property
     def _text(self) -> TokenText:
         return self.query_one(TokenText)
+
+    @property
+    def _mixer(self) -> MixerDrawer:
+        return self.query_one(MixerDrawer)
+
+    @property
+    def _about(self) -> AboutDrawer:
+        return self.query_one(AboutDrawer)
 
     @property
     def desk(self) -> TokenDesk | None:
@@ -169,12 +161,19 @@ class TokensPart(InspectorPart):
         if state.tokens is None or state.tokens.path != inspection.path:
             state.tokens = TokenDesk(inspection.path)
         if other:
-            self.look, self.shelf, self.painted, self._prompts = Look(), None, None, {}
+            self._begin_anew()
             self._open_shelf()
         elif self.shelf is not None and self.shelf.sets is None:
             self.shelf.sets = inspection.original
         self._read_missing()
         self.paint()
+
+    def _begin_anew(self) -> None:
+        """Another run: nothing of the last one stays."""
+        self.key, self.shelf, self.painted, self._prompts = OWN, None, None, {}
+        self._mixer.mix = Mix()
+        self._mixer.hide()
+        self._about.show("", None, fresh=True)
 
     def engine_changed(self, events: Sequence[Event]) -> None:
         """Paint what came back."""
@@ -236,7 +235,7 @@ class TokensPart(InspectorPart):
                 desk.cursor = None
         self._say()
         self._say_under()
-        self._show_pane()
+        self._about.show(self._about.pane, desk, fresh=self._fresh(self._about.pane))
         if (before.direction.name if before else "") != (self.painted.direction.name if self.painted else ""):
             self.say_title()
 
@@ -244,7 +243,7 @@ class TokensPart(InspectorPart):
         found = self._found(inspection.row)
         if reading is None or found is None or inspection.row >= reading.rows:
             return None
-        row, measure = inspection.row, self.look.measure
+        row, measure = inspection.row, self.measure
         try:
             values = reading.values(found, row, measure)
         except EngineError as error:
@@ -258,12 +257,12 @@ class TokensPart(InspectorPart):
 
     def _found(self, row: int) -> Direction | None:
         """The direction that is chosen; None where it cannot be had, or not at once."""
-        shelf, key = self.shelf, self.look.key
+        shelf, key = self.shelf, self.key
         if shelf is None:
             return None
         try:
             if key == MIX:
-                found = mixed([Part(self.look.parts[one.key], one.value) for one in self.look.sliders])
+                found = self._mixer.mix.result
             elif shelf.has(key, row):
                 found = shelf.at(key, row)
             else:
@@ -275,23 +274,22 @@ class TokensPart(InspectorPart):
         self._problem = ""
         return found
 
-    def _compute_components(self, row: int, then: Callable[[], None] | None = None) -> None:
+    def _compute_components(self, row: int) -> None:
         """Principal components of a layer, on a thread; then paint."""
         shelf = self.shelf
         if shelf is None:
             return
 
-        def make() -> Job[object]:
-            return in_background(lambda _: shelf.components(row))
-
         def failed(error: EngineError) -> None:
             self._problem = str(error)
-            if then is None:
-                self._say()
-            else:
-                then()
+            self._say()
 
-        self.compute("principal components", make, lambda _: (then or self.paint)(), failed)
+        self.compute(
+            "principal components",
+            lambda: in_background(lambda _: shelf.components(row)),
+            lambda _: self.paint(),
+            failed,
+        )
 
     def _shown_tokens(self, reading: TokenReading) -> tuple[Token, ...]:
         if self._tokens[0] is not reading.pieces:
@@ -325,7 +323,7 @@ class TokensPart(InspectorPart):
             Content.assemble(
                 (one_line(painted.direction.name), "bold $foreground"),
                 f"  {one_line(note)}\n",
-                f"{self.look.measure} ",
+                f"{self.measure} ",
                 (f"■ −{limit}", "$secondary"),
                 " to ",
                 (f"■ +{limit}", "$error"),
@@ -447,70 +445,13 @@ class TokensPart(InspectorPart):
 
     def action_pick_prompt(self) -> None:
         """Choose a prompt set, then a prompt of it."""
-        self._choose_set("Which prompt set?", self._pick_from)
-
-    def _choose_set(self, question: str, then: "Callable[[str, PromptSet], None]", *, whole: bool = False) -> None:
-        inspection = self.inspection
-        if inspection is None:
-            return
-
-        def read(path: Any) -> "list[tuple[str, PromptSet]]":
-            from heretic_tui.engine.run import Run
-
-            profile = Run(path).profile
-            return [("good", profile.good_prompts), ("bad", profile.bad_prompts)]
-
-        def offer(sets: "list[tuple[str, PromptSet]]") -> None:
-            from heretic_tui.engine.prompt_sets import describe
-
-            rows = [Row(name, (f"{name} prompts", describe(one))) for name, one in sets]
-            if whole:
-                rows += [
-                    Row(f"{name}+", (f"{name} prompts, with the template's tokens", describe(one)))
-                    for name, one in sets
-                ]
-            known = dict(sets)
-
-            def chosen(key: str | None) -> None:
-                if key is not None:
-                    then(key, known[key.rstrip("+")])
-
-            self.app.push_screen(Pick(question, (Column("set", least=20), Column("source")), rows), chosen)
-
-        self.compute("prompt sets", lambda: in_background(lambda _: read(inspection.path)), offer)
-
-    def _pick_from(self, name: str, prompt_set: "PromptSet") -> None:
-        inspection = self.inspection
-        if inspection is None:
-            return
-        path = inspection.path
-
-        def make() -> "Job[list[Prompt]]":
-            from heretic_tui.engine.prompts import load_prompts
-            from heretic_tui.engine.run import Run
-
-            return (yield from load_prompts(prompt_set, Run(path).profile.system_prompt))
-
-        def offer(prompts: "list[Prompt]") -> None:
-            self._prompts[name] = prompts
-            rows = [Row(number, (str(number + 1), one.text)) for number, one in enumerate(prompts)]
-
-            def chosen(number: int | None) -> None:
-                if number is not None:
-                    self.read_prompt(prompts[number].text, prompts[number].system_prompt)
-
-            self.app.push_screen(
-                Pick(f"Which of the {name} prompts?", (Column("", 5, "right"), Column("")), rows), chosen
-            )
-
-        if name in self._prompts:
-            offer(self._prompts[name])
-        else:
-            self.compute("prompts", make, offer)
+        if self.inspection is not None:
+            then = lambda prompt: self.read_prompt(prompt.text, prompt.system_prompt)  # noqa: E731
+            choose_prompt(self, self.inspection.path, self._prompts, then)
 
     def action_measure(self) -> None:
         """Dot product, that less the mean, or the cosine."""
-        self.look.measure = MEASURES[(MEASURES.index(self.look.measure) + 1) % len(MEASURES)]
+        self.measure = MEASURES[(MEASURES.index(self.measure) + 1) % len(MEASURES)]
         self.paint()
 
     def action_numbers(self) -> None:
@@ -519,10 +460,10 @@ class TokensPart(InspectorPart):
 
     def action_back(self) -> None:
         """Escape closes the pane or the mixer that has the focus; else it goes where it goes everywhere."""
-        if self.query_one("#listed", Rows).has_focus:
-            self._show_only("")
-        elif self.query_one(Sliders).has_focus:
-            self._show_mixer(False)
+        if self._about.listed.has_focus:
+            self._show_about("")
+        elif self._mixer.sliders.has_focus:
+            self._mixer.hide()
         else:
             raise SkipAction
         self._text.focus()
@@ -534,117 +475,57 @@ class TokensPart(InspectorPart):
         self._choose("Which direction?", self._take)
 
     def _choose(self, question: str, then: Callable[[str], None]) -> None:
-        inspection, shelf = self.inspection, self.shelf
-        if inspection is None or shelf is None:
-            return
-        row = inspection.row
-        if shelf.sets is not None and not shelf.has("pc:1", row):
-            self._compute_components(row, partial(self._offer, question, then, row))
-        else:
-            self._offer(question, then, row)
-
-    def _offer(self, question: str, then: Callable[[str], None], row: int) -> None:
-        shelf = self.shelf
-        if shelf is None:
-            return
-
-        def offer(entries: Any) -> None:
-            rows = self._choices(shelf, row, entries)
-            if not rows:
-                self.notify("There is no direction to choose. L imports one.", markup=False)
-                return
-
-            def chosen(key: str | None) -> None:
-                if key is not None:
-                    then(key)
-
-            columns = (Column("direction", least=20), Column("what it is", least=20))
-            self.app.push_screen(Pick(question, columns, rows, key=self.look.key), chosen)
-
-        self.compute("library", lambda: in_background(lambda _: shelf.library.entries()), offer)
-
-    def _choices(self, shelf: Shelf, row: int, entries: Any) -> list[Row]:
-        rows = []
-        if shelf.vectors is not None:
-            rows.append(Row(OWN, ("own", "the direction of whatever layer is selected"), "rows--mark"))
-        if self.look.sliders:
-            rows.append(Row(MIX, ("mix", ", ".join(f"{one.value:+.2f} {one.name}" for one in self.look.sliders))))
-        for entry in entries:
-            fits = not entry.width or not shelf.width or entry.width == shelf.width
-            told = about(entry) if fits else f"width {entry.width}, this model has {shelf.width}"
-            rows.append(Row(entry.name, (entry.name, told), "" if fits and not entry.problem else "rows--dim"))
-        if shelf.sets is not None and shelf.has("pc:1", row):
-            shares = shelf.components(row).shares
-            rows += [
-                Row(f"pc:{number}", (f"component {number}", f"{share:.1%} of the variance of layer {layer_name(row)}"))
-                for number, share in enumerate(shares, start=1)
-            ]
-        if shelf.vectors is not None:
-            rows += [
-                Row(f"layer:{layer_name(place)}", (f"layer {layer_name(place)}", "difference of the two sets' centres"))
-                for place in range(shelf.rows)
-            ]
-        return rows
+        if self.inspection is not None and self.shelf is not None:
+            choose_direction(self, self.shelf, self.inspection.row, self._mixer.mix, question, self.key, then)
 
     def _take(self, key: str) -> None:
-        self.look.key = key
+        self.key = key
         if key != MIX:
-            self._show_mixer(False)
+            self._mixer.hide()
         self.paint()
 
     # The mixer
 
     def action_mix(self) -> None:
         """Open the mixer, or close it; the mix stays."""
-        if self.look.mixing:
-            self._show_mixer(False)
+        if self._mixer.open:
+            self._mixer.hide()
             self._text.focus()
-        elif not self.look.sliders:
+        elif not self._mixer.mix.sliders:
             self.action_add()
         else:
-            self.look.key = MIX
-            self._show_mixer(True)
-            self.paint()
+            self._open_mixer()
 
     def action_add(self) -> None:
         """Add a direction to the mix."""
         self._choose("Add which direction to the mix?", self._add)
 
     def _add(self, key: str) -> None:
-        inspection, shelf, look = self.inspection, self.shelf, self.look
+        inspection, shelf = self.inspection, self.shelf
         if inspection is None or shelf is None or key == MIX:
             return
         key = pinned(key, inspection.row)
         try:
-            found = shelf.at(key, inspection.row)
+            self._mixer.mix.add(key, shelf.at(key, inspection.row))
         except EngineError as error:
             self._complain(error)
             return
-        if all(one.key != key for one in look.sliders):
-            look.parts[key] = found
-            look.sliders.append(Slider(key, found.name, FIRST_WEIGHT))
-        look.key = MIX
-        self._show_mixer(True)
-        sliders = self.query_one(Sliders)
-        sliders.cursor = next(place for place, one in enumerate(look.sliders) if one.key == key)
-        self.paint()
+        self._open_mixer(key)
 
-    def _show_mixer(self, on: bool) -> None:
-        self.look.mixing = on
-        drawer = self.query_one("#mixer")
-        drawer.set_class(on, "-shown")
-        drawer.border_title = "Mix · ←→ weight · + add · delete"
-        if on:
-            self.query_one(Sliders).show(self.look.sliders)
-            self.query_one(Sliders).focus()
+    def _open_mixer(self, key: str | None = None) -> None:
+        self.key = MIX
+        if self.size.height < ROOM_FOR_BOTH:
+            self._about.show("", None, fresh=True)
+        self._mixer.show(key)
+        self.paint()
 
     def on_sliders_changed(self, event: Sliders.Changed) -> None:
         """Another mix: paint it at once."""
         event.stop()
-        self.look.sliders = list(self.query_one(Sliders).sliders)
-        if not self.look.sliders and self.look.key == MIX:
-            self.look.key = OWN
-            self._show_mixer(False)
+        self._mixer.take_over()
+        if not self._mixer.mix.sliders and self.key == MIX:
+            self.key = OWN
+            self._mixer.hide()
             self._text.focus()
         self.paint()
 
@@ -660,7 +541,7 @@ class TokensPart(InspectorPart):
 
         def offer(entries: Any) -> None:
             taken = [entry.name for entry in entries]
-            suggested = f"{found.name} of {found.run}" if found.run and self.look.key != MIX else ""
+            suggested = f"{found.name} of {found.run}" if found.run and self.key != MIX else ""
             self.app.push_screen(save_form(found, taken, suggested), partial(self._keep, shelf.library, found))
 
         self.compute("library", lambda: in_background(lambda _: shelf.library.entries()), offer)
@@ -694,25 +575,26 @@ class TokensPart(InspectorPart):
 
     def action_about(self) -> None:
         """Find the tokens of a prompt set with the largest and smallest values; or close the list."""
-        self._toggle("contexts", partial(self._choose_set, "Over which prompts?", self._find_contexts, whole=True))
+        self._toggle("contexts", self._choose_contexts)
 
     def action_vocabulary(self) -> None:
         """Read the vocabulary that the direction promotes and suppresses; or close the list."""
-        self._toggle("vocabulary", self._read_vocabulary)
+        self._toggle("vocabulary", partial(self._when_free, self._ask_vocabulary))
 
     def _toggle(self, pane: Pane, ask: Callable[[], None]) -> None:
         desk, inspection = self.desk, self.inspection
         if desk is None or inspection is None:
             return
-        if self.look.pane == pane and self._fresh(pane):
-            self._show_only("")
+        if self._about.pane == pane and self._fresh(pane):
+            self._show_about("")
             return
         if self._found(inspection.row) is None:
             self.notify(self._problem or "There is no direction yet.", markup=False)
             return
-        if pane == "contexts" or not self._fresh(pane):
+        if not self._fresh(pane):
             ask()
-        self._show_only(pane)
+        else:
+            self._show_about(pane)
 
     def _fresh(self, pane: str) -> bool:
         """Whether what is listed is about the direction that is shown."""
@@ -723,6 +605,10 @@ class TokensPart(InspectorPart):
             return False
         known: Any = desk.contexts if pane == CONTEXTS else desk.vocabulary
         return pane in desk.waiting or (known is not None and (pane != CONTEXTS or known.row == inspection.row))  # type: ignore[union-attr]
+
+    def _choose_contexts(self) -> None:
+        if self.inspection is not None:
+            choose_set(self, self.inspection.path, "Over which prompts?", self._find_contexts, whole=True)
 
     def _find_contexts(self, key: str, prompt_set: "PromptSet") -> None:
         self._when_free(partial(self._ask_contexts, key.endswith("+"), prompt_set))
@@ -741,10 +627,7 @@ class TokensPart(InspectorPart):
             return find_contexts(subject, found, row, prompt_set, trial=trial, whole=whole, number=number, load=load)
 
         self._ask(CONTEXTS, job)
-        self._show_only("contexts")
-
-    def _read_vocabulary(self) -> None:
-        self._when_free(self._ask_vocabulary)
+        self._show_about("contexts")
 
     def _ask_vocabulary(self) -> None:
         inspection, desk = self.inspection, self.desk
@@ -760,57 +643,17 @@ class TokensPart(InspectorPart):
             return read_vocabulary(subject, found, number=number, load=load)
 
         self._ask(VOCABULARY, job)
-        self._show_only("vocabulary")
+        self._show_about("vocabulary")
 
-    def _show_only(self, pane: Pane) -> None:
+    def _show_about(self, pane: Pane) -> None:
         """Show one list, or none."""
-        self.look.pane = pane
-        self._show_pane()
+        if pane and self.size.height < ROOM_FOR_BOTH:
+            self._mixer.hide()
+        self._about.show(pane, self.desk, fresh=self._fresh(pane))
         if pane:
-            self.query_one("#listed", Rows).focus()
+            self._about.listed.focus()
         elif self._text.display:
             self._text.focus()
-
-    def _show_pane(self) -> None:
-        pane, desk = self.look.pane, self.desk
-        drawer = self.query_one("#about")
-        drawer.set_class(bool(pane), "-shown")
-        if not pane or desk is None:
-            return
-        known: Any = desk.contexts if pane == "contexts" else desk.vocabulary
-        stale = "" if self._fresh(pane) else f" · {'a' if pane == 'contexts' else 'u'}: for what is shown now"
-        listed = self.query_one("#listed", Rows)
-        now = (pane, known, stale, pane in desk.waiting, listed.size.width, desk.waiting.get(pane))
-        if now == self._listed:
-            return
-        self._listed = now
-        if known is None:
-            drawer.border_title = "Vocabulary" if pane == "vocabulary" else "Tokens in context"
-            doing = "Looking …  x stops it." if desk.waiting.get(pane) else "Waits for the engine …"
-            listed.set_columns(Column(""))
-            listed.show([Row(None, (doing if pane in desk.waiting else "It was not finished.",), "rows--dim")])
-            return
-        if pane == "contexts":
-            _show_contexts(listed, known)
-            drawer.border_title = data(
-                f"{known.direction} at layer {layer_name(known.row)} over {known.prompts} prompts, "
-                f"{known.tokens} tokens{stale}"
-            )
-        else:
-            listed.set_columns(
-                Column("promotes", least=10),
-                Column("", 6, "right"),
-                Column("suppresses", least=10),
-                Column("", 6, "right"),
-            )
-            listed.show(
-                [
-                    Row(place, (_word(up.text), f"{up.value:+.2f}", _word(down.text), f"{down.value:+.2f}"))
-                    for place, (up, down) in enumerate(zip(known.promoted, known.suppressed, strict=True))
-                ]
-            )
-            norm = f"with the gain of {known.through}" if known.through else "no final norm"
-            drawer.border_title = data(f"{known.direction} · {norm} · spread {known.spread:.2f}{stale}")
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """The lists of this view are its own."""
@@ -819,9 +662,9 @@ class TokensPart(InspectorPart):
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
         """Read the prompt that a token in context stands in."""
         event.stop()
-        if isinstance(event.key, tuple) and self.desk is not None and self.desk.contexts is not None:
-            side, place = event.key
-            found: Context = getattr(self.desk.contexts, side)[place]
+        contexts = self.desk.contexts if self.desk is not None else None
+        found = AboutDrawer.context(contexts, event.key) if contexts is not None else None
+        if found is not None:
             self.read_prompt(found.whole, cursor=found.position)
 
     # Files
@@ -836,7 +679,7 @@ class TokensPart(InspectorPart):
             of = (painted.reading, painted.direction, painted.row, painted.values)
             files += [
                 OwnFile("tokens.csv", "a token a line, with its value", partial(tokens_as_csv, *of)),
-                OwnFile("tokens.json", "the same with the direction", partial(tokens_as_json, *of, self.look.measure)),
+                OwnFile("tokens.json", "the same with the direction", partial(tokens_as_json, *of, self.measure)),
             ]
         if desk is not None and desk.contexts is not None:
             from heretic_tui.formats import json_line
@@ -849,25 +692,3 @@ class TokensPart(InspectorPart):
             vocabulary = desk.vocabulary
             files.append(OwnFile("vocabulary.json", "promoted and suppressed", lambda: json_line(vocabulary.as_json())))
         return files
-
-
-def _show_contexts(listed: Rows, contexts: Contexts) -> None:
-    """The token in the middle, what stands around it at both sides."""
-    room = max(10, (listed.size.width - 9 - 5 - 16) // 2)
-    listed.set_columns(
-        Column("", 8, "right"), Column("", 4, "right", drop=1), Column("", 0, "right", least=6), Column("", 14),
-        Column("", 0, least=6),
-    )  # fmt: skip
-    rows = []
-    for side, title in (("positive", "highest"), ("negative", "lowest")):
-        rows.append(Row(None, (title, "", "", "", ""), "rows--heading"))
-        for place, one in enumerate(getattr(contexts, side)):
-            times = f"×{one.times}" if one.times > 1 else ""
-            before = one_line(one.before)[-room:]
-            rows.append(Row((side, place), (signed(one.value), times, before, f"[{_word(one.text)}]", one.behind)))
-    listed.show(rows)
-
-
-def _word(text: str) -> str:
-    """A token with its white space visible."""
-    return token(text).text

@@ -188,7 +188,7 @@ class TokenText(ScrollView, can_focus=True):
                 at.setdefault(place.index, (number, place.start))
         self._at = [at[index] for index in range(len(self.tokens))]
         self.virtual_size = Size(width, len(self._lines) * self.step_height)
-        self._follow()
+        self.call_after_refresh(self._follow)
 
     def on_resize(self) -> None:
         """Wrap anew."""
