@@ -45,10 +45,10 @@ def chat(
     candidates that there are not, and for conversations that do not fit the model's context.
     """
     model = yield from load(model_name, profile)
-    held = [_held(model, run, turn.candidate) for turn in turns]
+    candidates = [held(model, run, turn.candidate) for turn in turns]
     texts = [_rendered(model, turn, sampling.max_tokens) for turn in turns]
     answers = []
-    for column, (turn, candidate, (text, room)) in enumerate(zip(turns, held, texts, strict=True)):
+    for column, (turn, candidate, (text, room)) in enumerate(zip(turns, candidates, texts, strict=True)):
         try:
             with candidate:
                 began = time.perf_counter()
@@ -84,8 +84,11 @@ def _rendered(model: LanguageModel, turn: Turn, max_tokens: int) -> tuple[str, i
     return text, room
 
 
-def _held(model: LanguageModel, run: Run | None, candidate: Candidate) -> Held:
-    """What holds the model as the candidate says while it is entered, and puts it back."""
+def held(model: LanguageModel, run: Run | None, candidate: Candidate) -> Held:
+    """What holds the model as the candidate says while it is entered, and puts it back.
+
+    Raises `EngineError` at once for a candidate that there is not.
+    """
     match candidate:
         case Original():
             return nullcontext()
