@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heretic_tui.formats import json_line
+from heretic_tui.inspect_plots import show_plots
 from heretic_tui.inspect_steering import show_sensitivity, show_steered
+from heretic_tui.inspect_tokens import Order, Over, Value, show_tokens
 from heretic_tui.options import (
     DebugOption,
     JsonOption,
@@ -30,6 +32,7 @@ from heretic_tui.options import (
 if TYPE_CHECKING:
     from heretic_tui.engine.inspection.geometry import Geometry
     from heretic_tui.engine.inspection.layer_rule import Picks
+    from heretic_tui.engine.inspection.reading import Subject
     from heretic_tui.engine.inspection.residual_sets import ResidualSets
     from heretic_tui.engine.inspection.similarity import Similarity
     from heretic_tui.engine.run import Run
@@ -99,6 +102,9 @@ def inspect(
     trial: Annotated[int, typer.Option("--trial", "-t", min=0, help="A trial of the run; 0 is its original.")] = 0,
     measure: Annotated[bool, typer.Option("--measure", help="Load the model and measure its stream.")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the files; else below the run's.")] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw the layers' projections: a picture each, and an animation.")
+    ] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Compare directions taken in other ways: position, batch, template.")
     ] = False,
@@ -111,6 +117,24 @@ def inspect(
     ] = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="What --steer answers; may be repeated.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer of --steer.")] = 200,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="PROMPT", help="A prompt's tokens along --direction; - reads it.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option("--direction", metavar="KEY", help="own, layer:N, pc:K, pc:N:K or a saved name.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option("--layer", metavar="N", help="Layer to look at, or in.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="K", help="Tokens of a set that --direction is about.")
+    ] = None,
+    over: Annotated[Over, typer.Option("--over", help="The prompt set of --top.")] = Over.GOOD,
+    template: Annotated[bool, typer.Option("--template", help="Let --top count the template's tokens, too.")] = False,
+    vocabulary: Annotated[
+        bool, typer.Option("--vocabulary", help="What --direction promotes and suppresses in the vocabulary.")
+    ] = False,
+    value: Annotated[
+        Value, typer.Option("--value", help="What --tokens tells of each token.")
+    ] = Value.DOT_PRODUCT,
     profile: ProfileOption = None,
     set_: SetOption = None,
     runs_dir: RunsDirOption = None,
@@ -123,17 +147,45 @@ def inspect(
     """
     if trial and (steer is not None or sensitivity):
         raise typer.BadParameter("--steer and --sensitivity look at the original model; leave out --trial.")
+    order = Order(direction or "own", layer, tokens, top, over, template, vocabulary, value)
+    if direction is not None or tokens is not None or top is not None or vocabulary:
+        show_tokens(_subject(target, profile, set_, runs_dir, measure, trial, json), order, trial, to, as_json=json)
+        return
     if (steer is None) != (not prompt):
         raise typer.BadParameter("--steer needs a --prompt to answer, and --prompt something to --steer with.")
     run = _run(target, trial, measure, profile, set_, runs_dir, json)
     inspected = Inspected(run, trial, to, json)
-    views: list[View] = []
+    views: list[View] = [show_plots] if plots else []
     if sensitivity or sample is not None:
         views.append(partial(show_sensitivity, prompts=sample))
     if steer is not None and prompt:
         views.append(partial(show_steered, steering=steer, prompts=prompt, max_tokens=max_tokens))
-    for view in views or [show_tables]:
+    if not views:
+        views = [show_tables, show_plots] if run.profile.plot_residuals else [show_tables]
+    for view in views:
         view(inspected)
+
+
+def _subject(
+    target: str,
+    profile: str | None,
+    changes: list[str] | None,
+    runs_dir: Path | None,
+    measure: bool,
+    trial: int,
+    as_json: bool,
+) -> "Subject":
+    """What is looked into: a run, or a model alone, which is not measured for it unless that is asked for."""
+    from heretic_tui.engine.errors import EngineError
+    from heretic_tui.engine.inspection.reading import Subject
+    from heretic_tui.engine.run import open_run
+
+    try:
+        open_run(runs_dir_of(runs_dir), target)
+    except EngineError:
+        if not measure and not trial and ("/" in target or Path(target).expanduser().exists()):
+            return Subject(target, profile_of(profile, changes, None, None).profile)
+    return Subject.of_run(_run(target, trial, measure, profile, changes, runs_dir, as_json))
 
 
 def _run(

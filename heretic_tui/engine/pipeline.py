@@ -39,6 +39,7 @@ from heretic_tui.engine.events import (
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
 from heretic_tui.engine.inspection.capture import capture_sets
+from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
@@ -167,6 +168,8 @@ def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Direction
         return load_directions(path)
     directions = yield from find_directions(model, run, material.good, material.bad)
     save_directions(path, directions)
+    if run.profile.plot_residuals:
+        yield from plot(run)
     return directions
 
 
@@ -200,9 +203,10 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
     profile = run.profile
     began = time.perf_counter()
     texts = templated(model, good), templated(model, bad)
-    if profile.save_residuals or profile.direction_estimator == "geometric_median":
+    keep = profile.save_residuals or profile.plot_residuals
+    if keep or profile.direction_estimator == "geometric_median":
         sets = yield from capture_sets(model, texts[0], texts[1], profile.winsorization_quantile)
-        if profile.save_residuals:
+        if keep:
             save_residual_sets(residuals_path(run), sets)
         directions = yield from directions_of(sets, profile)
     else:
@@ -213,6 +217,17 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
     result = f"{len(good)} + {len(bad)} prompts, {model.facts.layers} layers"
     yield PhaseFinished("directions", time.perf_counter() - began, result)
     return directions
+
+
+def plot(run: Run) -> Job[None]:
+    """Draw the plots that the profile asks for; a run goes on without those that fail."""
+    began = time.perf_counter()
+    try:
+        files = yield from plot_run(run)
+    except EngineError as error:
+        yield Note(f"There are no plots of residual vectors: {error}", "warning")
+    else:
+        yield PhaseFinished("plots", time.perf_counter() - began, str(files[-1].parent))
 
 
 def templated(model: LanguageModel, prompts: Sequence[Prompt]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from heretic_tui.profile.fields import NOT_USED, Table, refuse, setting
+from heretic_tui.profile.fields import Table, refuse, setting
 
 _SLICE = r"\[\s*-?\d*%?\s*:\s*-?\d*%?\s*\]"
 _SPLIT = re.compile(rf"(?:[\w.\-/]+(?:{_SLICE})?|{_SLICE})(?:\s*\+\s*[\w.\-/]+(?:{_SLICE})?)*")
@@ -36,8 +36,8 @@ class PromptSet(Table):
     prefix: str = setting("", "Text put before every prompt; it may span lines.")
     suffix: str = setting("", "Text put after every prompt; it may span lines.")
     system_prompt: str | None = setting(None, "System prompt for this set; without it, the profile's.")
-    residual_plot_label: str | None = setting(None, "Name of this set in plots of residual vectors.", note=NOT_USED)
-    residual_plot_color: str | None = setting(None, "Color of this set in plots of residual vectors.", note=NOT_USED)
+    residual_plot_label: str | None = setting(None, "Name of this set in plots of residual vectors.")
+    residual_plot_color: str | None = setting(None, "Color of this set in plots of residual vectors.")
     answer_column: Name | None = setting(None, "Column that holds the expected answers; the accuracy scorer needs it.")
 
 

@@ -380,12 +380,12 @@ class Profile(Table):
     print_residual_geometry: bool = setting(
         False, "Print a table of the layers' residual vectors and directions.", "inspection", note=NOT_USED
     )
-    plot_residuals: bool = setting(False, "Draw plots of the residual vectors.", "inspection", note=NOT_USED)
-    residual_plot_path: str = setting("plots", "Folder for the plots of residual vectors.", "inspection", note=NOT_USED)
+    plot_residuals: bool = setting(False, "Draw plots of the residual vectors once they are measured.", "inspection")
+    residual_plot_path: str = setting("plots", "Folder for the plots of residual vectors.", "inspection")
     residual_plot_title: str = setting(
-        "Residual vectors of the two prompt sets (PaCMAP)", "Title of the plots.", "inspection", note=NOT_USED
+        "Residual vectors of the two prompt sets (PaCMAP)", "Title of the plots.", "inspection"
     )
-    residual_plot_style: str = setting("dark_background", "Matplotlib style of the plots.", "inspection", note=NOT_USED)
+    residual_plot_style: str = setting("dark_background", "Matplotlib style of the plots.", "inspection")
 
     @model_validator(mode="wrap")
     @classmethod

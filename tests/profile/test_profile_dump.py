@@ -101,7 +101,7 @@ def test_a_dump_holds_the_defaults_too():
 
 def test_a_dump_says_nothing_of_idle_options_unless_they_are_set():
     assert from_text(dump(Profile()), "profile.toml").notes == ()
-    assert "plot_residuals" in from_text(dump(Profile(plot_residuals=True)), "profile.toml").notes[0]
+    assert "print_debug_information" in from_text(dump(Profile(print_debug_information=True)), "profile.toml").notes[0]
 
 
 def test_a_dump_is_stable():

@@ -61,10 +61,10 @@ def test_settings_without_effect_stand_in_a_group_of_their_own_at_the_end():
     assert "headless" not in groups
 
 
-def test_an_idle_part_of_a_prompt_set_is_shown_only_where_it_is_set():
-    assert "good_prompts.residual_plot_label" not in fields("")
+def test_the_look_of_a_prompt_set_in_plots_is_one_of_its_settings():
     text = "[good_prompts]\ndataset = 'a'\nresidual_plot_label = 'x'\n"
-    assert fields(text)["good_prompts.residual_plot_label"].group == form.IDLE_GROUP
+    label = fields(text)["good_prompts.residual_plot_label"]
+    assert (label.group, label.idle) == ("prompts", "")
 
 
 def test_the_table_of_a_scorer_that_is_not_chosen_is_idle_and_comes_last():

@@ -103,11 +103,7 @@ def test_keys_of_both_forms_in_one_file_are_named():
 
 def test_options_without_a_meaning_here_are_noted_not_refused(samples):
     notes = load(samples / "form-1.4.toml").notes
-    assert notes == (
-        "`study_checkpoint_dir` has no meaning here: runs are kept under --runs-dir.",
-        "`plot_residuals` is not used by this command.",
-        "`residual_plot_label` (in good_prompts, bad_prompts) is not used by this command.",
-    )
+    assert notes == ("`study_checkpoint_dir` has no meaning here: runs are kept under --runs-dir.",)
 
 
 def test_the_answers_of_a_headless_file_are_noted(samples):

@@ -20,10 +20,12 @@ from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.inspection.gif import GifWriter, Palette
-from heretic_tui.engine.inspection.projection import Points, Projection
+from heretic_tui.engine.inspection.projection import Points, Projection, project_run
+from heretic_tui.engine.inspection.residual_sets import ORIGINAL
 from heretic_tui.engine.inspection.stage import Stage
 
 if TYPE_CHECKING:
+    from heretic_tui.engine.run import Run
     from heretic_tui.profile.schema import Profile
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -90,6 +92,14 @@ def plots_folder(base: Path, model: str, trial: int = 0) -> Path:
     name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", model).strip(". ")
     name = name.encode(errors="replace")[-LONGEST_NAME:].decode(errors="ignore") or "model"
     return base / (f"{name}--trial-{trial}" if trial else name)
+
+
+def plot_run(run: "Run", trial: int = ORIGINAL, base: Path | None = None) -> Job[tuple[Path, ...]]:
+    """Draw a run's projection, computed where it is missing, below `base` or the profile's folder for plots."""
+    projection = yield from project_run(run, trial)
+    base = Path(run.profile.residual_plot_path).expanduser() if base is None else base
+    look = look_of(run.profile, run.model_name, trial)
+    return (yield from draw(projection, look, plots_folder(base, run.model_name, trial)))
 
 
 def draw(projection: Projection, look: Look, folder: Path) -> Job[tuple[Path, ...]]:
