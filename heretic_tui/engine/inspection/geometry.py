@@ -232,22 +232,10 @@ def _variances(prefix: str, good: _Moments, bad: _Moments, row: int) -> dict[str
 
 
 def geometric_median(points: Vectors) -> Array:
-    """The point `(d_model,)` with the least sum of distances to `points` `(prompts, d_model)`.
-
-    Weiszfeld's iteration never leaves the span of the points, so it runs in coordinates of that span: the same
-    result up to rounding, in a fraction of the time where the vectors are longer than the prompts are many.
-    """
+    """The point `(d_model,)` with the least sum of distances to `points` `(prompts, d_model)`."""
     from geom_median.numpy import compute_geometric_median
 
-    exact = points.astype(np.float64)
-    centre: Array = exact.mean(axis=0)
-    if len(exact) == 1:
-        return centre
-    offsets = exact - centre
-    basis = np.linalg.qr(offsets.T)[0] if len(exact) < exact.shape[1] else None
-    coordinates = offsets if basis is None else offsets @ basis
-    found: Array = compute_geometric_median(coordinates).median
-    median: Array = centre + (found if basis is None else basis @ found)
+    median: Array = compute_geometric_median(points.astype(np.float64)).median
     return median
 
 
