@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heretic_tui.directions_cli import directions_app
 from heretic_tui.formats import plain
 from heretic_tui.inspect_cli import inspect
 from heretic_tui.options import (
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 profiles_app = typer.Typer(help="List, show, make and check profiles.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(directions_app, name="directions")
 
 TrialsOption = Annotated[int | None, typer.Option("--trials", "-n", min=1, help="How many trials there are in all.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the search.")]
