@@ -217,7 +217,7 @@ def test_a_gguf_control_vector_is_read(tmp_path):
     [
         ("a.pt", b"x", "pickle"),
         ("a.npy", b"not numpy", "cannot be read"),
-        ("a.safetensors", b"\xff" * 30, "header"),
+        ("a.safetensors", b"\xff" * 30, "is damaged"),
         ("a.json", b"{", "cannot be read"),
         ("a.json", b'{"x": "y"}', "holds no vector"),
         ("a.txt", b"one two", "cannot be read"),
