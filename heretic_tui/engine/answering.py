@@ -18,11 +18,14 @@ from heretic_tui.engine.directions import Directions, load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished
 from heretic_tui.engine.hardware import out_of_memory
+from heretic_tui.engine.inspection.components import component, components_of
+from heretic_tui.engine.inspection.direction import row_of
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
+from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.steering import Given, OfLayer, Saved, Source, Steered, check_layers
+from heretic_tui.engine.steering import Given, OfComponent, OfLayer, Saved, Source, Steered, check_layers
 from heretic_tui.engine.stream_edits import Change, adding, adding_relative, changed, removing, rotating
 from heretic_tui.profile.schema import Profile
 
@@ -128,6 +131,10 @@ def _vector(model: LanguageModel, run: Run | None, direction: Source) -> Tensor:
             of_run = _directions(model, _needed(run, direction.label))
             distance = torch.linalg.vector_norm(of_run.bad[layer + 1] - of_run.good[layer + 1])
             vector = of_run.good[layer + 1] if good else of_run.vectors[layer + 1] * distance
+        case OfComponent(layer, number):
+            sets = load_residual_sets(residuals_path(_needed(run, direction.label)))
+            row = row_of(str(layer), sets.rows)
+            vector = torch.from_numpy(component(components_of(sets, row), row, number).vector)
         case Saved(name):
             vector = torch.from_numpy(DirectionLibrary(paths.directions_dir()).load(name).vector)
         case Given(_, values):

@@ -6,13 +6,18 @@ A `Steered` has a label, and `read_steered` reads the label back: what is shown 
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from heretic_tui.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from heretic_tui.engine.inspection.direction import Direction
 
 Operation = Literal["removed", "added", "rotated"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 EVERYWHERE = "everywhere"
+MIX = "mix"
+"""The inspector's key for what its mixer makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,19 @@ class OfLayer:
     def label(self) -> str:
         """The direction's name for people."""
         return f"good centre {self.layer}" if self.good else f"layer {self.layer}"
+
+
+@dataclass(frozen=True, slots=True)
+class OfComponent:
+    """Principal component `number` (counted from 1) of a run's residual vectors after a decoder layer."""
+
+    layer: int
+    number: int
+
+    @property
+    def label(self) -> str:
+        """The direction's name for people."""
+        return f"component {self.number} of layer {self.layer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ class Given:
         return self.name
 
 
-Source: TypeAlias = OfLayer | Saved | Given
+Source: TypeAlias = OfLayer | OfComponent | Saved | Given
 """Where a direction comes from."""
 
 
@@ -173,11 +191,26 @@ EXAMPLES = '"layer 14 removed", "layer 14 added x2 at 8-20", "layer 14 rotated 3
 
 
 def read_source(text: str) -> Source:
-    """A direction by its label: `layer 14`, `good centre 14`, or else the name of a saved one."""
-    match = re.fullmatch(r"(layer|good centre)\s+(\d{1,4})", text.strip(), re.IGNORECASE)
-    if match is None:
-        return Saved(text.strip())
-    return OfLayer(int(match[2]), good=match[1].casefold() != "layer")
+    """A direction by its label or the inspector's key for it; any other text is the name of a saved one.
+
+    `layer 14` or `layer:14`, `good centre 14`, `component 3 of layer 14` or `pc:14:3`.
+    """
+    bare = " ".join(text.split())
+    if match := re.fullmatch(r"(layer|good centre)[ :]\s*(\d{1,4})", bare, re.IGNORECASE):
+        return OfLayer(int(match[2]), good=match[1].casefold() != "layer")
+    if match := re.fullmatch(r"pc:(?P<layer>\d{1,4}):(?P<number>\d{1,4})", bare, re.IGNORECASE) or re.fullmatch(
+        r"component (?P<number>\d{1,4}) of layer (?P<layer>\d{1,4})", bare, re.IGNORECASE
+    ):
+        return OfComponent(int(match["layer"]), int(match["number"]))
+    return Saved(text.strip())
+
+
+def source_of(key: str, found: "Direction") -> Source:
+    """What the inspector shows under a key, to steer with; a direction that is kept nowhere brings its numbers."""
+    source = read_source(key)
+    if not isinstance(source, Saved) or (source.name == found.name != MIX):
+        return source
+    return Given(found.made if key == MIX and found.made else found.name, tuple(found.vector.tolist()))
 
 
 def read_steered(text: str, layers: int = 0) -> Steered:

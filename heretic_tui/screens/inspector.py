@@ -74,7 +74,8 @@ class InspectorScreen(FrameScreen):
 
     The letters in the line at the top choose a view; up and down in the list, and left and right (or [ and ]) anywhere,
     go through the layers. A star marks the layers that the rule below the curves picks. b changes between the original
-    model and a trial, T chooses the trial.
+    model and a trial, T chooses the trial. S takes the direction that is looked at to the chat, where it steers the
+    model while it answers: removed from its stream, added to it, or rotated towards another one.
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -87,6 +88,7 @@ class InspectorScreen(FrameScreen):
         Binding("m", "measure", "Measure", id="inspector.measure", tooltip="Measure the residual vectors"),
         Binding("l", "legend", "Legend", id="inspector.legend", tooltip="What the columns and marks mean"),
         Binding("e", "export", "Export", id="inspector.export", tooltip="Write what is shown to files"),
+        Binding("S", "steer", "Steer", id="inspector.steer", tooltip="Take the direction to the chat"),
         Binding("w", "alone", "Wide", show=False, id="inspector.wide", tooltip="The view over the whole width, or not"),
         Binding("x", "stop", "Stop", show=False, id="inspector.stop", tooltip="Stop what is being computed"),
         Binding(
@@ -610,6 +612,12 @@ class InspectorScreen(FrameScreen):
             self._completing.stop()
         if (part := self.part) is not None:
             part.stop_all()
+
+    def action_steer(self) -> None:
+        """Let the direction that is looked at steer the model in the chat."""
+        from heretic_tui.screens.inspector_steering import steer
+
+        steer(self)
 
     def action_export(self) -> None:
         """Write what is in front to files."""

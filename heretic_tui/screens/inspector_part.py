@@ -26,6 +26,7 @@ from heretic_tui.worker import failure_of
 
 if TYPE_CHECKING:
     from heretic_tui.control import Control
+    from heretic_tui.engine.steering import Source
 
 T = TypeVar("T")
 
@@ -217,6 +218,11 @@ class InspectorPart(Vertical):
     def title(self) -> str:
         """What stands in the frame's title after the view's name."""
         return ""
+
+    @property
+    def source(self) -> "Source | None":
+        """The direction that the view shows, to steer with; None for the selected layer's own."""
+        return None
 
     def choose_row(self, row: int) -> None:
         """Select another layer, on the whole screen."""

@@ -22,6 +22,7 @@ from heretic_tui.engine.inspection.direction import Direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
 from heretic_tui.engine.inspection.shelf import OWN, Shelf, open_shelf, pinned
 from heretic_tui.engine.inspection.token_view import MEASURES, Measure, Scale, TokenReading, figure, scale_of, signed
+from heretic_tui.engine.steering import Source, source_of
 from heretic_tui.formats import one_line, plain
 from heretic_tui.inspections import Inspection, name_of
 from heretic_tui.screens.dialogs import Confirm
@@ -150,6 +151,12 @@ class TokensPart(InspectorPart):
     def direction(self) -> Direction | None:
         """The direction that is shown, if there is one."""
         return self.painted.direction if self.painted is not None else None
+
+    @property
+    def source(self) -> Source | None:
+        """The direction that is shown, to steer with."""
+        painted = self.painted
+        return None if painted is None else source_of(pinned(self.key, painted.row), painted.direction)
 
     # Following
 

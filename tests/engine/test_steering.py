@@ -18,12 +18,23 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished, TextGenerated
 from heretic_tui.engine.inspection.direction import direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
+from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
 from heretic_tui.engine.inspection.run_directions import load_run_directions
 from heretic_tui.engine.pipeline import chat
 from heretic_tui.engine.residuals import captured, residuals
 from heretic_tui.engine.run import DIRECTIONS
 from heretic_tui.engine.session import Session
-from heretic_tui.engine.steering import Given, OfLayer, Saved, Steered, read_layers, read_steered, shown_layers
+from heretic_tui.engine.steering import (
+    Given,
+    OfComponent,
+    OfLayer,
+    Saved,
+    Steered,
+    read_layers,
+    read_steered,
+    shown_layers,
+    source_of,
+)
 from heretic_tui.engine.stream_edits import adding, adding_relative, changed, plane, removing, rotating
 
 TEXTS = ["U:Hello\nA:", "U:How long is a river?\nA:"]
@@ -310,6 +321,16 @@ def test_a_mix_that_is_kept_nowhere_is_removed_everywhere(session, study, untouc
     assert float((after @ unit()).abs().max()) < 1e-5
 
 
+def test_a_component_of_the_residual_vectors_is_removed(session, study, untouched):
+    rng = np.random.default_rng(0)
+    sets = ResidualSets(*(rng.standard_normal((6, 4, WIDTH)).astype(np.float32) for _ in range(2)))
+    save_residual_sets(residuals_path(study), sets)
+    both = np.concatenate([sets.good[:, 2], sets.bad[:, 2]]).astype(np.float64)
+    second = np.linalg.svd(both - both.mean(axis=0))[2][1]
+    after = streams_while(session, study, Steered("removed", OfComponent(1, 2)))
+    assert np.abs(after.double().numpy() @ second).max() < 1e-5
+
+
 def test_a_rotation_towards_the_good_centre_keeps_lengths(session, study, untouched):
     directions = load_directions(study.path / DIRECTIONS)
     before = result(residuals(session.model, TEXTS[:1], "t"))
@@ -381,6 +402,7 @@ def test_the_next_candidate_answers_without_the_hooks_of_the_one_before(session,
         (Steered("removed", Given("nothing", (0.0,) * WIDTH)), "nothing is zero"),
         (Steered("removed", Given("broken", (math.nan,) * WIDTH)), "broken is not all finite"),
         (Steered("rotated", OfLayer(1), 30.0, None, OfLayer(1)), "parallel"),
+        (Steered("removed", OfComponent(1, 1)), "keeps no residual vectors"),
         (Steered("rotated", OfLayer(1), 30.0, None, Saved("nobody")), "no direction nobody"),
     ],
 )
@@ -433,6 +455,7 @@ def test_a_run_s_directions_are_read_without_torch(study):
             Steered("rotated", OfLayer(14), 30, (8, 9), OfLayer(14, good=True)),
             "layer 14 rotated 30° to good centre 14 at 8-9",
         ),
+        (Steered("removed", OfComponent(14, 3)), "component 3 of layer 14 removed x1 everywhere"),
         (Steered("rotated", Saved("a to b"), -7.5, None, Saved("kind")), "a to b rotated -7.5° to kind everywhere"),
     ],
 )
@@ -450,6 +473,7 @@ def test_a_label_says_it_all_and_can_be_read_back(candidate, label):
         ("Layer 14 added", "layer 14 added x1 at 14"),
         ("layer 14 added 2 at 8-20", "layer 14 added x2 at 8-20"),
         ("layer 14 added ×2 at all", "layer 14 added x2 everywhere"),
+        ("layer:14 rotated 30 to pc:14:2", "layer 14 rotated 30° to component 2 of layer 14 everywhere"),
         ("kind added", "kind added x0.2 at 18"),
         ("layer 2 rotated 90 to kind", "layer 2 rotated 90° to kind everywhere"),
         (" kind removed .5 at 1,2 , 5 - 6 ", "kind removed x0.5 at 1-2, 5-6"),
@@ -486,6 +510,20 @@ def test_layers_are_read_as_they_are_shown(layers):
 def test_layers_that_are_none_are_refused(text):
     with pytest.raises(EngineError, match="names no layers"):
         read_layers(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "made", "source"),
+    [
+        ("layer:14", "layer 14", "", OfLayer(14)),
+        ("pc:14:3", "component 3 of layer 14", "", OfComponent(14, 3)),
+        ("kind", "kind", "", Saved("kind")),
+        ("mix", "mix", "mix: +1.00 x layer 3", Given("mix: +1.00 x layer 3", (1.0, 0.0))),
+        ("layer:in", "layer in", "", Given("layer in", (1.0, 0.0))),
+    ],
+)
+def test_what_the_inspector_shows_is_what_steers(key, name, made, source):
+    assert source_of(key, direction(name, np.array([2.0, 0.0]), made=made)) == source
 
 
 def test_layers_beyond_the_last_are_refused_with_their_number():

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from fakes import NASTY, fake_app, study, text_of, until
+from measured import measured_run, planted
 from safetensors.numpy import save_file
 from textual.widgets import Input
 
@@ -13,6 +14,7 @@ from heretic_tui.candidates import directions
 from heretic_tui.engine.chat import Original
 from heretic_tui.engine.inspection.direction import direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
+from heretic_tui.engine.run import DIRECTIONS
 from heretic_tui.engine.steering import OfLayer, Saved, Steered
 from heretic_tui.screens.dialogs import Pick
 from heretic_tui.screens.steering_dialog import NO_DIRECTION, SteeringDialog
@@ -306,3 +308,66 @@ def test_a_direction_can_be_taken_to_a_chat_that_was_never_opened(app):
         assert talk.columns[1].candidate == Original()
 
     drive(app, steps)
+
+
+# In the inspector
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """The app over a run whose residual vectors were measured."""
+    folder = measured_run(tmp_path / "measured", sets := planted())
+    good, bad = sets.good.mean(axis=0), sets.bad.mean(axis=0)
+    save_file({"good": good, "bad": bad, "vectors": sets.directions.astype(np.float32)}, folder / DIRECTIONS)
+    app = fake_app(tmp_path)
+    app.control.show(study(folder))
+    return app
+
+
+def inspect(app, steps, size):
+    async def go():
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            app.switch_mode("inspector")
+            await until(pilot, lambda: app.control.state.inspection is not None)
+            await pilot.pause(0.2)
+            await steps(pilot)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_layer_that_is_looked_at_is_taken_to_the_chat(measured, size):
+    app = measured
+
+    async def steps(pilot):
+        app.control.state.inspection.go(9)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, SteeringDialog) and app.screen._sources is not None)
+        await pilot.pause()
+        assert "= layer 8 removed x1 everywhere" in text_of(app)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: getattr(app.screen, "MODE", "") == "chat")
+        await until(pilot, lambda: chat(app).talk is not None and chat(app).talk.two)
+        assert [one.candidate for one in chat(app).talk.columns] == [Steered("removed", OfLayer(8)), Original()]
+
+    inspect(app, steps, size)
+
+
+def test_the_direction_that_a_view_shows_goes_before_the_layer_s(measured):
+    app = measured
+
+    async def steps(pilot):
+        part = app.screen.part
+        type(part).source = property(lambda self: Saved("kind"))
+        try:
+            await pilot.press("S")
+            await until(pilot, lambda: isinstance(app.screen, SteeringDialog))
+            await pilot.pause()
+            assert "= kind removed x1 everywhere" in text_of(app)
+            await pilot.press("escape")
+            assert app.control.state.steering is None
+        finally:
+            del type(part).source
+
+    inspect(app, steps, (120, 40))
