@@ -20,6 +20,7 @@ from heretic_tui.engine.events import PhaseFinished, Progress
 from heretic_tui.engine.inspection.residual_sets import ResidualSets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.residuals import batch_residuals, stream_of, winsorized
+from heretic_tui.formats import size
 
 ROUNDINGS = 8.0
 """Roundings of the layer's output that the sum of its parts may be off by."""
@@ -48,7 +49,7 @@ def capture_sets(
     found = as_sets(*sets)
     between = f" and {len(mids)} between attention and MLP" if mids else ""
     result = (
-        f"{len(good)} + {len(bad)} prompts at {found.rows} places in the stream{between}, {found.bytes / 1e6:.0f} MB"
+        f"{len(good)} + {len(bad)} prompts at {found.rows} places in the stream{between}, {size(found.bytes)}"
     )
     yield PhaseFinished("residuals", time.perf_counter() - began, result)
     return found

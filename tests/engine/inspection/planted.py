@@ -83,17 +83,18 @@ def deep_model(monkeypatch, layers):
 
 @contextmanager
 def planted(model, mark, vectors):
-    """Hold vectors in the stream of every prompt that contains a byte: after layer l its row l, `(layers, d_model)`."""
+    """Hold vectors in the stream of every prompt that contains a sign: after layer l row l of `(layers, d_model)`."""
+    (token,) = model.tokenizer(mark, add_special_tokens=False)["input_ids"]
     additions = np.diff(np.asarray(vectors, dtype=np.float64), axis=0, prepend=np.zeros((1, len(vectors[0]))))
     marked = []
 
     def look(_, __, options):
-        marked[:] = [(options["input_ids"] == mark).any(dim=1)]
+        marked[:] = [(options["input_ids"] == token).any(dim=1)]
 
     def add(vector):
         def hook(_, __, output):
             stream = output[0] if isinstance(output, tuple) else output
-            stream[:, -1] += marked[0][:, None] * vector
+            stream[:, -1] += torch.where(marked[0][:, None], vector, 0.0)
             return output
 
         return hook

@@ -300,7 +300,7 @@ def test_what_leaks_stands_in_its_layer_s_row(kept):
 def test_without_residual_vectors_it_says_what_to_do(tmp_path):
     with pytest.raises(EngineError, match="inspect nothing --measure"):
         result(geometry_of(Run(tmp_path / "nothing")))
-    with pytest.raises(EngineError, match="trial 12.*--trial 12 --measure"):
+    with pytest.raises(EngineError, match=r"trial 12.*--trial 12 --measure"):
         result(geometry_of(Run(tmp_path / "nothing"), 12))
 
 
