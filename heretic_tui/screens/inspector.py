@@ -319,7 +319,7 @@ class InspectorScreen(FrameScreen):
             layers.border_title = data(f"Geometry · {name_of(inspection.number)} · {self._meaning()}")
         else:
             comparing = self.size.width >= WIDE and inspection.other is not None and not inspection.shown.missing
-            columns = geometry_table.brief_columns(comparing)
+            columns = geometry_table.brief_columns(inspection, comparing)
             if self.size.width < ROOMY:
                 columns = columns[:3]
             table = self.query_one("#table", Rows)

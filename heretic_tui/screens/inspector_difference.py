@@ -78,12 +78,11 @@ class DifferencePart(InspectorPart):
 
 
 def _why_not(inspection: Inspection) -> str:
-    if inspection.trial is None:
-        return NOTHING
-    for number in (0, inspection.trial):
-        reading = inspection.readings.get(number, Reading(number))
-        if reading.problem is not None:
-            return f"{reading.problem.cause}\n\n{reading.problem.remedy}"
+    """What is wrong with one of the two sides, or that there is only one."""
+    for number in (0, inspection.trial or 0):
+        problem = inspection.readings.get(number, Reading(number)).problem
+        if problem is not None:
+            return f"{problem.cause}\n\n{problem.remedy}"
     return NOTHING
 
 

@@ -190,7 +190,7 @@ def charts(found: Sensitivity) -> tuple[Chart, ...]:
 
 
 def _line(index: int, one: Variant) -> Line:
-    name = one_line(one.name)
+    name = one_line(one.name).removeprefix("position ")
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
     values = tuple(None if math.isnan(cosine) else cosine for cosine in one.cosines)
     return Line(name, values, glyph(index), LOOKS[index % len(LOOKS)])

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.inspection.geometry import Column as Figure
 
 PICKED = "★"
-BRIEF = (("cos_g_b", 6, 0), ("silhouette", 6, 1), ("norm_r", 6, 2), ("leak", 6, 3))
-"""The columns beside a view: key, width, and which go first where room is short."""
+BRIEF = (("cos_g_b", 6, 0), ("silhouette", 6, 1), ("norm_r", 6, 2))
+"""The columns beside a view: key, width, and which go first where room is short; the last one is `leak` or `write`."""
 NARROW = 7
 """Cells of a figure in the full table."""
 SLOW = {"silhouette", *(column.key for column in COLUMNS if "*" in column.symbol)}
@@ -49,10 +49,15 @@ def cell(reading: Reading, row: LayerGeometry, key: str) -> str:
     return figure(value)
 
 
-def brief_columns(comparing: bool) -> tuple[Column, ...]:
+def _brief(inspection: Inspection, comparing: bool) -> list[tuple[str, int, int]]:
+    """What leaks is measured on the original model; of a trial it is known what it still writes."""
+    return [*BRIEF, ("write" if comparing or inspection.number else "leak", 6, 3)]
+
+
+def brief_columns(inspection: Inspection, comparing: bool) -> tuple[Column, ...]:
     """The columns beside a view; with a trial that is compared, its figures stand behind the original model's."""
     columns = [Column("layer", 5, "right")]
-    for key, width, drop in BRIEF:
+    for key, width, drop in _brief(inspection, comparing):
         columns.append(Column(symbol(key), width, "right", drop=drop))
         if comparing:
             columns.append(Column("trial", width, "right", drop=drop + 4))
@@ -66,7 +71,7 @@ def brief_rows(inspection: Inspection, comparing: bool) -> list[Row]:
     rows = []
     for index in range(inspection.rows):
         cells = [mark(shown, index)]
-        for key, _, _ in BRIEF:
+        for key, _, _ in _brief(inspection, comparing):
             for reading in (shown, trial) if comparing else (shown,):
                 known = line(reading.geometry, index)
                 cells.append(cell(reading, known, key) if known else "")

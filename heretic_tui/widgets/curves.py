@@ -183,7 +183,12 @@ class Curves(Widget, can_focus=True):
         name = self.names[self.row] if self.row < len(self.names) else ""
         canvas.put(x, bottom, "┻", "curves--cursor")
         start = max(room.x, min(x - len(name) // 2, room.x + room.width - len(name)))
-        canvas.put(start - 1, bottom + 1, f" {name} ", "curves--cursor")
+        first, last = start - 1, start + len(name)
+        while canvas.cell(first, bottom + 1)[0] != " ":  # a number that is partly hidden would be another number
+            first -= 1
+        while canvas.cell(last, bottom + 1)[0] != " ":
+            last += 1
+        canvas.put(first, bottom + 1, f"{name:>{start - first + len(name)}}".ljust(last - first), "curves--cursor")
 
     # The charts
 
@@ -246,10 +251,12 @@ class Curves(Widget, can_focus=True):
             canvas.put(left - 1, y, "┤", "curves--axis")
             canvas.put(left - 1 - len(text), y, text, "curves--axis")
         self._axis(canvas, room, left, span, columns)
-        for line in sorted(chart.lines, key=lambda line: not line.dotted):
+        lines = sorted(chart.lines, key=lambda line: not line.dotted)
+        for place, line in enumerate(lines):
             self._line(
                 canvas,
                 line,
+                (place, len(lines)),
                 [
                     (columns[index], height_of(value)) if _drawable(value) else None
                     for index, value in enumerate(line.values[:count])
@@ -272,16 +279,17 @@ class Curves(Widget, can_focus=True):
                 canvas.put(columns[row], bottom, PICKED, "curves--picked")
 
     @staticmethod
-    def _line(canvas: Canvas, line: Line, points: Sequence[tuple[int, float] | None]) -> None:
+    def _line(canvas: Canvas, line: Line, place: tuple[int, int], points: Sequence[tuple[int, float] | None]) -> None:
         style = "curves--dotted" if line.dotted else f"curves--{line.look}"
         before: tuple[int, float] | None = None
         for point in points:
             if point is not None and before is not None:
                 _stroke(canvas, before, point, style, line.dotted)
             before = point
-        # A glyph on every point where they stand apart, else on some of them.
-        step = max(1, math.ceil(4 * len(points) / max(1, _spread(points))))
-        for index in range(0, len(points), step):
+        # A glyph on some points, each line on others: where lines meet, none hides the marks of the rest.
+        number, lines = place
+        step = max(min(lines, 4), math.ceil(4 * len(points) / max(1, _spread(points))))
+        for index in range(number % step, len(points), step):
             if (point := points[index]) is not None:
                 canvas.put(point[0], int(point[1]), line.glyph, style)
 
