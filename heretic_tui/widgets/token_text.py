@@ -152,6 +152,7 @@ class TokenText(ScrollView, can_focus=True):
         """Line and cell of each token."""
         self._width = 0
         self._styles: list[Style] = []
+        self._base = self._special = Style()
         self._few = False
 
     def show(self, tokens: Sequence[Token], shares: Sequence[float]) -> None:
@@ -264,8 +265,10 @@ class TokenText(ScrollView, can_focus=True):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The lines in sight; the styles are made once for a theme."""
+        self._base = self.rich_style
         if not self._styles:
             self._make_styles()
+        self._special = self.get_component_rich_style("tokens--special", partial=True)
         return super().render_lines(crop)
 
     def _make_styles(self) -> None:
@@ -296,7 +299,7 @@ class TokenText(ScrollView, can_focus=True):
         level = round(max(-1.0, min(1.0, share)) * LEVELS) if isfinite(share) else 0
         style = self._styles[LEVELS + level]
         if self.tokens[index].kind == "special":
-            style += self.get_component_rich_style("tokens--special", partial=True)
+            style += self._special
         if index == self.cursor:
             style += Style(bold=True, underline=True) if self._few else Style(reverse=True, bold=True)
             style += Style(reverse=not style.reverse) if self._few else Style()
@@ -304,7 +307,7 @@ class TokenText(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of text, or of signs."""
-        width, base = self.size.width, self.rich_style
+        width, base = self.size.width, self._base
         line, below = divmod(y + self.scroll_offset.y, self.step_height)
         if line >= len(self._lines):
             return Strip.blank(width, base)
@@ -315,8 +318,12 @@ class TokenText(ScrollView, can_focus=True):
                 for place in self._lines[line]
             )
             return Strip([Segment(text, base + marks)]).adjust_cell_length(width, base)
-        segments = [Segment(place.text, self.style_of(place.index)) for place in self._lines[line]]
-        return Strip(segments).adjust_cell_length(width, base)
+        places = self._lines[line]
+        segments = [Segment(place.text, self.style_of(place.index)) for place in places]
+        taken = sum(place.width for place in places)
+        if taken < width:
+            segments.append(Segment(" " * (width - taken), base))
+        return Strip(segments, max(taken, width))
 
 
 def _mark(share: float, width: int) -> str:
