@@ -16,10 +16,13 @@ from rich.text import Text
 from heretic_tui.engine import events
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.events import Event
+from heretic_tui.engine.inspection.geometry import kept_geometry
+from heretic_tui.engine.inspection.layer_rule import pick_layers
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.failures import Interrupted
 from heretic_tui.formats import duration, heading, json_line, plain, size
+from heretic_tui.inspect_tables import geometry_table
 from heretic_tui.tables import front_table
 
 T = TypeVar("T")
@@ -164,12 +167,20 @@ class Terminal:
                 self._finished_trial(event)
             case events.StudyFinished():
                 self._finished_study(event)
-            case events.Measured():
-                self._line(f"{'measured':<18} {event.prompts[0]} + {event.prompts[1]} prompts, kept in {event.path}")
+            case events.GeometryMeasured() | events.Measured():
+                self._measured(event)
             case events.Verified() | events.Exported() | events.Evaluated():
                 self._written(event)
             case _:
                 pass
+
+    def _measured(self, event: events.GeometryMeasured | events.Measured) -> None:
+        if isinstance(event, events.Measured):
+            self._line(f"{'measured':<18} {event.prompts[0]} + {event.prompts[1]} prompts, kept in {event.path}")
+            return
+        geometry = kept_geometry(Run(event.path))
+        if geometry is not None:
+            self.console.print(geometry_table("residual vectors", geometry, pick_layers(geometry), self.console.width))
 
     def _line(self, text: str, style: str = "", *, whole: bool = False) -> None:
         """Print one line, broken between words on a terminal; a `whole` one, to be copied, is left to the terminal."""

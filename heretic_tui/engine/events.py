@@ -213,3 +213,11 @@ class Measured(Event):
     places: int
     width: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GeometryMeasured(Event):
+    """The geometry of a run's original model was measured, as its profile asks for, and stands in its folder."""
+
+    run: str
+    path: Path

@@ -30,6 +30,7 @@ from heretic_tui.engine.events import (
     BaselineMeasured,
     Evaluated,
     Exported,
+    GeometryMeasured,
     Note,
     PhaseFinished,
     RunOpened,
@@ -39,6 +40,7 @@ from heretic_tui.engine.events import (
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
 from heretic_tui.engine.inspection.capture import capture_sets
+from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
@@ -168,6 +170,9 @@ def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Direction
         return load_directions(path)
     directions = yield from find_directions(model, run, material.good, material.bad)
     save_directions(path, directions)
+    if run.profile.print_residual_geometry:
+        yield from geometry_of(run)
+        yield GeometryMeasured(run.name, run.path)
     if run.profile.plot_residuals:
         yield from plot(run)
     return directions
@@ -203,7 +208,7 @@ def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad:
     profile = run.profile
     began = time.perf_counter()
     texts = templated(model, good), templated(model, bad)
-    keep = profile.save_residuals or profile.plot_residuals
+    keep = profile.save_residuals or profile.plot_residuals or profile.print_residual_geometry
     if keep or profile.direction_estimator == "geometric_median":
         sets = yield from capture_sets(model, texts[0], texts[1], profile.winsorization_quantile)
         if keep:

@@ -378,7 +378,7 @@ class Profile(Table):
         note=f"{NO_MEANING}: the run's log.txt has it",
     )
     print_residual_geometry: bool = setting(
-        False, "Print a table of the layers' residual vectors and directions.", "inspection", note=NOT_USED
+        False, "Print a table of the layers' residual vectors once they are measured.", "inspection"
     )
     plot_residuals: bool = setting(False, "Draw plots of the residual vectors once they are measured.", "inspection")
     residual_plot_path: str = setting("plots", "Folder for the plots of residual vectors.", "inspection")
