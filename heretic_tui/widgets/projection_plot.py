@@ -29,7 +29,7 @@ GLYPHS = {GOOD: "◦○●", BAD: "▵△▲", BOTH: "◆◆◆"}
 """One point in a cell, a few, and many; circles are good prompts and triangles bad ones."""
 FEW, MANY = 2, 5
 """Points of a cell from which it is drawn fuller."""
-ROOM = 8
+ROOM = 5
 """Cells for each point from which a single point is drawn as a few are."""
 MIXED = 0.3
 """Share of the smaller set from which a cell belongs to both."""
@@ -38,7 +38,7 @@ CLASSES = {GOOD: "good", BAD: "bad", BOTH: "both"}
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Points of both sets, each `(layers, prompts, 2)`, and what is shown of a layer: its `corners` `(layers, 2, 2)`."""
+    """Points of both sets, `(layers, prompts, 2)` each, and what is shown of a layer: `corners` `(layers, 2, 2)`."""
 
     good: Points
     bad: Points
