@@ -77,7 +77,9 @@ class SteeringDialog(ModalScreen[Steered | None]):
     SteeringDialog Grid { grid-size: 3; grid-columns: 10 24 1fr; grid-rows: auto; height: auto; grid-gutter: 0 1; }
     SteeringDialog Grid Input { background: $panel; }
     SteeringDialog Switch { background: $panel; height: 1; }
-    SteeringDialog Switch:focus { background: $block-cursor-background; color: $block-cursor-foreground; }
+    SteeringDialog Switch:focus {
+        background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold;
+    }
     SteeringDialog .form--hint { color: $text-muted; height: auto; }
     SteeringDialog .form--hint.-wrong { color: $error; }
     SteeringDialog #candidate { margin: 1 0; }
@@ -210,7 +212,7 @@ class SteeringDialog(ModalScreen[Steered | None]):
             "direction": "enter: list · left, right: next",
             "towards": "enter: list · left, right: next",
             "amount": unit_of(self._operation, self._direction) if self._direction else "",
-            "layers": f"all, 14, 8-20; 0 to {self._count - 1}" if self._count else "all, 14, 8-20 or 3, 8-20",
+            "layers": self._examples,
         }
         for key in FIELDS:
             hint = self.query_one(f"#hint-{key}", Label)
@@ -225,6 +227,13 @@ class SteeringDialog(ModalScreen[Steered | None]):
         label = f"= {candidate.label}" if candidate else ""
         self.query_one("#candidate", Label).update(one_line(label))
         return candidate
+
+    @property
+    def _examples(self) -> str:
+        """How layers are written, with numbers that this model has."""
+        last = self._count - 1 if self._count else 20
+        middle = last * 6 // 10
+        return f"all, {middle}, or {middle}-{last}" if self._count else "all, 14, or 8-20"
 
     def _show(self, key: str, text: str) -> None:
         self.query_one(f"#field-{key}", Switch).update(Content(one_line(text)))
