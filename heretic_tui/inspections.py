@@ -141,11 +141,8 @@ def name_of(trial: int) -> str:
     return f"trial {trial}" if trial else "original model"
 
 
-def read_inspection(path: Path, trial: int | None = None) -> Inspection:
-    """Read what a run's folder keeps of the original model, and of the trial to compare or else one that it keeps.
-
-    Raises `EngineError` and `ProfileError`.
-    """
+def read_inspection(path: Path) -> Inspection:
+    """Read what a run's folder keeps of the original model. Raises `EngineError` and `ProfileError`."""
     from heretic_tui.engine.run import Run
 
     run = Run(path)
@@ -155,9 +152,6 @@ def read_inspection(path: Path, trial: int | None = None) -> Inspection:
     picks = inspection.readings[0].picks
     inspection.go(picks.rows[0] if picks is not None and picks.rows else inspection.rows * 2 // 3)
     inspection.measured = frozenset(measured_trials(path))
-    trial = trial or max(inspection.measured, default=0)
-    if trial:
-        inspection.compare(*read_comparison(path, trial, inspection.original))
     return inspection
 
 
@@ -177,9 +171,11 @@ def read_reading(path: Path, trial: int) -> Reading:
         return Reading(trial, problem=EngineError(cause, "m measures them with the model."))
     try:
         sets = load_residual_sets(vectors)
-        geometry = quick_geometry(sets).with_leak(load_leak(leak_path(run, trial)))
+        geometry = None
         with suppress(EngineError):  # a damaged table is computed anew, and said so if it cannot be replaced
-            geometry = kept_geometry(run, trial) or geometry
+            geometry = kept_geometry(run, trial)
+        if geometry is None:  # what was measured whole was found to be numbers
+            geometry = quick_geometry(sets).with_leak(load_leak(leak_path(run, trial)))
         return Reading(trial, sets, geometry, pick_layers(geometry), measure_similarity(sets.directions))
     except EngineError as error:
         return Reading(trial, problem=error)

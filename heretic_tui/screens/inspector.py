@@ -1,10 +1,8 @@
 """The residual inspector: layers with their metrics at the left, one view of the stream at the right."""
 
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events as textual_events
 from textual.app import ComposeResult
@@ -13,31 +11,21 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from heretic_tui import candidates
 from heretic_tui.control import MEASURE
-from heretic_tui.engine import events
-from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.inspection.geometry import COLUMNS, Geometry
 from heretic_tui.formats import plain
-from heretic_tui.inspections import (
-    Inspection,
-    Reading,
-    layer_name,
-    name_of,
-    read_comparison,
-    read_inspection,
-    whole_geometry,
-)
-from heretic_tui.screens import inspector_table as geometry_table
-from heretic_tui.screens.dialogs import Confirm, Pick, Text
-from heretic_tui.screens.frame import FrameScreen
-from heretic_tui.screens.inspector_part import Beside, InspectorPart, may_ask
+from heretic_tui.inspections import Reading, layer_name, name_of
+from heretic_tui.screens.dialogs import Text
+from heretic_tui.screens.inspector_desk import InspectorDesk, the
+from heretic_tui.screens.inspector_part import InspectorPart
 from heretic_tui.widgets.progress_line import ProgressLine
-from heretic_tui.widgets.rows import Column, Row, Rows
+from heretic_tui.widgets.rows import Column, Rows
 from heretic_tui.widgets.text import data
 from heretic_tui.widgets.wide_rows import WideRows
 from heretic_tui.worker import JobEnded, JobStarted
+
+if TYPE_CHECKING:
+    from heretic_tui.screens.inspector_table import Order
 
 VIEWS = {
     "curves": ("c", "inspector_curves", "CurvesPart"),
@@ -62,7 +50,7 @@ m  measure the model that is loaded: it becomes a run without trials, which a st
 """
 
 
-class InspectorScreen(FrameScreen):
+class InspectorScreen(InspectorDesk):
     """Shows the residual stream of the run that the app is about, layer by layer."""
 
     MODE: ClassVar[str] = "inspector"
@@ -83,17 +71,10 @@ class InspectorScreen(FrameScreen):
             for name, (key, _, _) in VIEWS.items()
         ),
         Binding("g", "table", "Table", id="inspector.table", tooltip="The whole geometry table, or back to the view"),
-        Binding("b", "side", "Before/after", id="inspector.side", tooltip="Original model or the compared trial"),
-        Binding("T", "trial", "Trial", id="inspector.trial", tooltip="Choose the trial to compare"),
-        Binding("m", "measure", "Measure", id="inspector.measure", tooltip="Measure the residual vectors"),
         Binding("l", "legend", "Legend", id="inspector.legend", tooltip="What the columns and marks mean"),
         Binding("e", "export", "Export", id="inspector.export", tooltip="Write what is shown to files"),
         Binding("S", "steer", "Steer", id="inspector.steer", tooltip="Take the direction to the chat"),
         Binding("w", "alone", "Wide", show=False, id="inspector.wide", tooltip="The view over the whole width, or not"),
-        Binding("x", "stop", "Stop", show=False, id="inspector.stop", tooltip="Stop what is being computed"),
-        Binding(
-            "M", "measure_model", show=False, id="inspector.measure-model", tooltip="Measure the loaded model anew"
-        ),
         Binding("left,left_square_bracket", "layer(-1)", "Layer before", show=False, id="inspector.left"),
         Binding("right,right_square_bracket", "layer(1)", "Layer after", show=False, id="inspector.right"),
     ]
@@ -103,13 +84,7 @@ class InspectorScreen(FrameScreen):
         self.view = "curves"
         self.whole = False
         """Whether the whole geometry table stands in place of the view."""
-        self.order: geometry_table.Order | None = None
-        self.problem: EngineError | None = None
-        """Why the run cannot be read."""
-        self._reading: Path | None = None
-        self._completing: Beside[Geometry] | None = None
-        self._declined: set[tuple[Path, int]] = set()
-        """What was stopped by the person, and is not begun again by itself."""
+        self.order: Order | None = None
 
     def body(self) -> ComposeResult:
         """The views' names, the layers, the view in front, and how far things have come."""
@@ -129,158 +104,29 @@ class InspectorScreen(FrameScreen):
         self.query_one("#table").focus()
 
     @property
-    def inspection(self) -> Inspection | None:
-        """What was read of the run that is shown."""
-        found = self.state.inspection
-        return found if found is not None and found.path == self.state.shown else None
-
-    @property
     def part(self) -> InspectorPart | None:
         """The view in front, once it is mounted."""
         return next(iter(self.query(f"#{self.view}").results(InspectorPart)), None)
 
-    # Following the engine, and reading
-
     def engine_changed(self, events_: Sequence[Event]) -> None:
-        """Read the run that is shown, and again where a job has measured something of it."""
-        inspection = self.inspection
-        for event in events_:
-            if isinstance(event, events.Measured):
-                self._measured(event)
-        waiting = inspection is not None and inspection.readings[0].missing
-        if inspection is None or (waiting and any(_may_have_measured(event) for event in events_)):
-            self._read()
+        """Show what the engine's news are about."""
+        super().engine_changed(events_)
         if not events_:
-            self._show_all()
+            self.show_all()
         elif any(isinstance(event, JobStarted | JobEnded) for event in events_):
             self._show_front()
         if (part := self.part) is not None and not self.whole:
             part.engine_changed(events_)
 
-    def _measured(self, event: events.Measured) -> None:
-        inspection = self.inspection
-        if self.state.shown is None:
-            self.run_worker(partial(self._adopt, event.path), thread=True, group="adopt", exit_on_error=False)
-        elif inspection is not None and event.path == inspection.path:
-            self._declined.discard((event.path, event.trial))
-            inspection.measured |= {event.trial}
-            if event.trial:
-                self._compare(event.trial)
-            else:
-                self._read()
+    def stop_front(self) -> None:
+        """Stop what the view in front computes."""
+        if (part := self.part) is not None:
+            part.stop_all()
 
-    def _adopt(self, path: Path) -> None:
-        from heretic_tui.profile.problems import ProfileError
-        from heretic_tui.state import read_study
-
-        try:
-            study = read_study(path)
-        except (EngineError, ProfileError) as error:
-            self.call_later(self.notify, plain(str(error)), severity="error", markup=False)
-            return
-        self.call_later(self._adopted, study)
-
-    def _adopted(self, study: Any) -> None:
-        if self.state.shown is None:
-            self.control.show(study)
-            self._read()
-
-    def _read(self) -> None:
-        path = self.state.shown
-        if path is not None and path != self._reading:
-            self._reading = path
-            self.run_worker(
-                partial(self._read_now, path, self._wanted_trial), thread=True, group="read", exit_on_error=False
-            )
-
-    @property
-    def _wanted_trial(self) -> int | None:
-        """The trial to compare: the one that was compared, else the one that is selected on the other screens."""
-        inspection = self.inspection
-        return inspection.trial if inspection is not None else self.control.trial
-
-    def _read_now(self, path: Path, trial: int | None) -> None:
-        from heretic_tui.profile.problems import ProfileError
-
-        try:
-            found = read_inspection(path, trial)
-        except EngineError as error:
-            self.call_later(self._unread, path, error)
-        except ProfileError as error:
-            self.call_later(self._unread, path, EngineError(str(error)))
-        else:
-            self.call_later(self._opened, found)
-
-    def _opened(self, inspection: Inspection) -> None:
-        self._reading = None
-        self.problem = None
-        if inspection.path != self.state.shown:
-            self._read()
-            return
-        before = self.inspection
-        found_more = before is not None and before.readings[0].missing and not inspection.readings[0].missing
-        if before is not None and before.rows == inspection.rows and not found_more:
-            inspection.row, inspection.side = before.row, before.side
-        self.state.inspection = inspection
-        self._complete_tables()
-        self._show_all()
-
-    def _unread(self, path: Path, error: EngineError) -> None:
-        self._reading = None
-        if path == self.state.shown:
-            self.problem = error
-            self._show_all()
-
-    def _compare(self, trial: int) -> None:
-        inspection = self.inspection
-        if inspection is not None:
-            self.run_worker(
-                partial(self._compare_now, inspection, trial), thread=True, group="compare", exclusive=True,
-                exit_on_error=False,
-            )  # fmt: skip
-
-    def _compare_now(self, inspection: Inspection, trial: int) -> None:
-        reading, change = read_comparison(inspection.path, trial, inspection.original)
-        self.call_later(self._compared, inspection, reading, change)
-
-    def _compared(self, inspection: Inspection, reading: Reading, change: Any) -> None:
-        if inspection is self.inspection:
-            inspection.compare(reading, change)
-            inspection.side = "trial"
-            self._complete_tables()
-            self._show_all()
-
-    # Medians and silhouettes, which take a while
-
-    def _complete_tables(self) -> None:
-        """Compute what the tables lack, one after the other."""
-        inspection = self.inspection
-        if inspection is None or (self._completing is not None and not self._completing.over):
-            return
-        for reading in inspection.readings.values():
-            known = reading.geometry
-            declined = (inspection.path, reading.trial) in self._declined
-            if known is not None and not known.whole and reading.unfinished is None and not declined:
-                self._completing = Beside(
-                    self,
-                    f"geometry of the {name_of(reading.trial)}"
-                    if not reading.trial
-                    else f"geometry of trial {reading.trial}",
-                    partial(whole_geometry, inspection.path, reading),
-                    partial(self._completed, reading),
-                    partial(self._incomplete, reading),
-                )
-                return
-
-    def _completed(self, reading: Reading, geometry: Geometry) -> None:
-        reading.geometry = geometry
-        self._complete_tables()
-        self._show_all()
-
-    def _incomplete(self, reading: Reading, error: EngineError) -> None:
-        reading.unfinished = error
-        self.notify(plain(str(error)), severity="warning", markup=False, timeout=8)
-        self._complete_tables()
+    def measure_front(self) -> bool:
+        """Let the view in front measure what it needs beyond the vectors."""
+        part = self.part
+        return part is not None and bool(part.display) and not self.whole and part.measure_own()
 
     def _look(self) -> None:
         if self.app.screen_stack[0] is not self:
@@ -298,7 +144,8 @@ class InspectorScreen(FrameScreen):
         if self.ready:
             self._show_table()
 
-    def _show_all(self) -> None:
+    def show_all(self) -> None:
+        """Show table and view anew."""
         with self.app.batch_update():
             self._show_table()
             self._show_front()
@@ -311,6 +158,8 @@ class InspectorScreen(FrameScreen):
         layers = self.query_one("#layers")
         if inspection is None or hollow:
             return
+        from heretic_tui.screens import inspector_table as geometry_table
+
         if self.whole:
             layers.styles.width = "1fr"
             full = self.query_one(WideRows)
@@ -331,7 +180,9 @@ class InspectorScreen(FrameScreen):
         layers.border_subtitle = "★ picked" if self.size.width >= ROOMY else ""
 
     def _meaning(self) -> str:
-        """What the chosen column means, and how many stand out of sight."""
+        """What the chosen column means."""
+        from heretic_tui.engine.inspection.geometry import COLUMNS
+
         full = self.query_one(WideRows)
         column = COLUMNS[full.column - 1]
         return f"{column.symbol}: {column.meaning}"
@@ -342,8 +193,7 @@ class InspectorScreen(FrameScreen):
         if self.whole and inspection is not None and inspection.shown.missing:
             self.whole = False
             self._show_table()
-        kind = self._kind()
-        words = self._nothing(kind)
+        words = self._nothing()
         self.set_class(bool(words), "-nothing")
         self.query_one("#nothing", Static).update(plain(words))
         self._show_names()
@@ -353,7 +203,7 @@ class InspectorScreen(FrameScreen):
             return
         part = self.part
         if part is None:
-            part = kind()
+            part = self._kind()()
             part.display = False
             self.query_one("#front").mount(part)
         if not part.ready:
@@ -374,7 +224,7 @@ class InspectorScreen(FrameScreen):
         kind: type[InspectorPart] = getattr(import_module(f"heretic_tui.screens.{module}"), name)
         return kind
 
-    def _nothing(self, kind: type[InspectorPart]) -> str:
+    def _nothing(self) -> str:
         """What stands in the view's place: what is wrong or missing, and what to press; empty where nothing is."""
         inspection = self.inspection
         if self.state.shown is None:
@@ -383,10 +233,10 @@ class InspectorScreen(FrameScreen):
             return f"{self.problem.cause}\n\n{self.problem.remedy}"
         if inspection is None:
             return "Reading the run's folder …"
-        if not kind.NEEDS_VECTORS or not inspection.shown.missing:
+        if not self._kind().NEEDS_VECTORS or not inspection.shown.missing:
             return ""
         if self.control.worker.current == MEASURE:
-            return f"The {name_of(inspection.number)} is being measured. x stops it."
+            return f"{the(inspection.number).capitalize()} is being measured. x stops it."
         problem = inspection.shown.problem
         return f"{problem.cause}\n\n{problem.remedy}" if problem else "Reading …"
 
@@ -463,7 +313,7 @@ class InspectorScreen(FrameScreen):
     def action_view(self, name: str) -> None:
         """Bring a view in front."""
         self.view, self.whole = name, False
-        self._show_all()
+        self.show_all()
         self.call_after_refresh(self._focus_front)
 
     def action_table(self) -> None:
@@ -473,7 +323,7 @@ class InspectorScreen(FrameScreen):
             self.notify("There is no geometry to show yet.", markup=False)
             return
         self.whole = not self.whole
-        self._show_all()
+        self.show_all()
         if self.whole:
             self.query_one(WideRows).focus()
         else:
@@ -492,6 +342,8 @@ class InspectorScreen(FrameScreen):
 
     def on_wide_rows_ordered(self) -> None:
         """Sort by the column, the largest first; again, the smallest first; a third time, by layer."""
+        from heretic_tui.engine.inspection.geometry import COLUMNS
+
         key = COLUMNS[self.query_one(WideRows).column - 1].key
         self.order = {(key, True): (key, False), (key, False): None}.get(self.order or ("", False), (key, True))
         self._show_table()
@@ -515,103 +367,13 @@ class InspectorScreen(FrameScreen):
 
     def action_legend(self) -> None:
         """Say what the columns and marks mean."""
+        from heretic_tui.screens import inspector_table as geometry_table
+
         inspection = self.inspection
         shown = inspection.shown if inspection is not None else Reading(0)
         notes = shown.geometry.notes if shown.geometry is not None else ()
         rule = shown.picks.rule if shown.picks is not None else ""
         self.app.push_screen(Text("Legend", geometry_table.legend(notes, rule)))
-
-    # Before and after
-
-    def action_side(self) -> None:
-        """Change between the original model and the compared trial."""
-        inspection = self.inspection
-        if inspection is None:
-            self.notify("There is no run to compare a trial of. Press 1 to open one.", markup=False)
-        elif inspection.trial is None:
-            if self.control.trial:
-                self._compare(self.control.trial)
-            else:
-                self.action_trial()
-        else:
-            inspection.side = "original" if inspection.side == "trial" else "trial"
-            self._show_all()
-
-    def action_trial(self) -> None:
-        """Choose the trial to compare, from the front or all others."""
-        inspection, study = self.inspection, self.state.study
-        if inspection is None or study is None or not study.records:
-            self.notify("This run has no trials yet: 3 shows the study, which makes some.", markup=False)
-            return
-        choices = candidates.trials(study)
-        columns = [Column("trial", least=12), *(Column(title, 9, "right") for title in candidates.titles(study))]
-        columns.append(Column("", 9))
-        rows = [
-            Row(
-                one.key.trial,
-                (*one.cells, "measured" if one.key.trial in inspection.measured else ""),
-                "rows--mark" if one.best else "",
-            )
-            for one in choices
-        ]
-        self.app.push_screen(
-            Pick("Compare which trial with the original model?", columns, rows, key=inspection.trial), self._chosen
-        )
-
-    def _chosen(self, trial: int | None) -> None:
-        if trial is not None:
-            self._compare(trial)
-
-    # Measuring
-
-    def action_measure(self) -> None:
-        """Measure what is shown: the original model or a trial, or without a run the model that is loaded."""
-        inspection, part = self.inspection, self.part
-        if self.state.shown is None:
-            self.action_measure_model()
-            return
-        if inspection is None or (part is not None and part.display and part.measure_own()):
-            return
-        number = inspection.number
-        if inspection.shown.missing:
-            self._measure(inspection.path, number)
-            return
-        self.app.push_screen(
-            Confirm(
-                f"Measure the {name_of(number)} again?" if not number else f"Measure trial {number} again?",
-                "Its residual vectors are in the run's folder already. Measuring replaces them.",
-                "Measure",
-            ),
-            lambda yes: self._measure(inspection.path, number) if yes else None,
-        )
-
-    def action_measure_model(self) -> None:
-        """Measure the loaded model in a new run, without trials."""
-        if self.control.model_name is None:
-            self.notify("No model is loaded. Press 1 to choose one.", markup=False)
-        else:
-            self._measure(None, 0)
-
-    def _measure(self, path: Path | None, trial: int) -> None:
-        if self.control.worker.current == MEASURE:
-            self.notify("Something is being measured already. x stops it.", markup=False)
-            return
-        if not may_ask(self):
-            return
-        self.control.measure(path, trial)
-        self._show_front()
-
-    def action_stop(self) -> None:
-        """Stop measuring, or what is computed beside the engine."""
-        if self.control.worker.current in {MEASURE, "sensitivity"}:
-            self.control.stop()
-            return
-        inspection = self.inspection
-        if self._completing is not None and not self._completing.over and inspection is not None:
-            self._declined |= {(inspection.path, trial) for trial in inspection.readings}
-            self._completing.stop()
-        if (part := self.part) is not None:
-            part.stop_all()
 
     def action_steer(self) -> None:
         """Let the direction that is looked at steer the model in the chat."""
@@ -623,6 +385,7 @@ class InspectorScreen(FrameScreen):
         """Write what is in front to files."""
         inspection, part = self.inspection, self.part
         if self.whole and inspection is not None:
+            from heretic_tui.screens import inspector_table as geometry_table
             from heretic_tui.screens.inspector_export import export_files
 
             export_files(self, inspection, geometry_table.geometry_files(inspection))
@@ -630,7 +393,3 @@ class InspectorScreen(FrameScreen):
             part.export()
         else:
             self.notify("There is nothing here yet that could be written to a file.", markup=False)
-
-
-def _may_have_measured(event: Event) -> bool:
-    return isinstance(event, JobEnded | events.PhaseFinished | events.RunOpened)

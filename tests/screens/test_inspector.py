@@ -276,7 +276,7 @@ def test_what_is_computed_can_be_stopped_and_does_not_begin_again(tmp_path, monk
         while True:
             yield events.Progress("geometry", 1, ROWS, "layers")
 
-    monkeypatch.setattr("heretic_tui.screens.inspector.whole_geometry", forever)
+    monkeypatch.setattr("heretic_tui.screens.inspector_desk.whole_geometry", forever)
 
     async def steps(pilot):
         await until(pilot, lambda: "● geometry" in text_of(app))
