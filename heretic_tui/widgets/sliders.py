@@ -47,8 +47,8 @@ class Sliders(ScrollView, can_focus=True):
     Sliders > .sliders--dim { color: $foreground-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="sliders.up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="sliders.down"),
+        Binding("up", "move(-1)", "Up", show=False, id="sliders.up"),
+        Binding("down", "move(1)", "Down", show=False, id="sliders.down"),
         Binding("left", f"slide(-{STEP})", "Less", show=False, id="sliders.less"),
         Binding("right", f"slide({STEP})", "More", show=False, id="sliders.more"),
         Binding("shift+left,less_than_sign", f"slide(-{LARGE})", "Much less", show=False, id="sliders.much-less"),
