@@ -3,12 +3,9 @@
 Each view is a function of an `Inspected` that prints or writes one thing; the options of the command name the views.
 """
 
-import csv
-import io
-import json as json_module
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heretic_tui.formats import json_line
+from heretic_tui.inspect_geometry import show_tables
 from heretic_tui.inspect_plots import show_plots
 from heretic_tui.inspect_steering import show_sensitivity, show_steered
 from heretic_tui.inspect_tokens import Order, Over, Value, show_tokens
@@ -30,11 +28,8 @@ from heretic_tui.options import (
 )
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.inspection.geometry import Geometry
-    from heretic_tui.engine.inspection.layer_rule import Picks
     from heretic_tui.engine.inspection.reading import Subject
     from heretic_tui.engine.inspection.residual_sets import ResidualSets
-    from heretic_tui.engine.inspection.similarity import Similarity
     from heretic_tui.engine.run import Run
 
 
@@ -58,6 +53,10 @@ class Inspected:
         sets = load_residual_sets(residuals_path(self.run, self.trial))
         sets.check()
         return sets
+
+    def of(self, trial: int) -> "Inspected":
+        """The same of another trial."""
+        return replace(self, trial=trial)
 
     @cached_property
     def folder(self) -> Path:
@@ -132,9 +131,7 @@ def inspect(
     vocabulary: Annotated[
         bool, typer.Option("--vocabulary", help="What --direction promotes and suppresses in the vocabulary.")
     ] = False,
-    value: Annotated[
-        Value, typer.Option("--value", help="What --tokens tells of each token.")
-    ] = Value.DOT_PRODUCT,
+    value: Annotated[Value, typer.Option("--value", help="What --tokens tells of each token.")] = Value.DOT_PRODUCT,
     profile: ProfileOption = None,
     set_: SetOption = None,
     runs_dir: RunsDirOption = None,
@@ -226,92 +223,3 @@ def _measured(model: str, profile: str | None, changes: list[str] | None, folder
     from heretic_tui.engine.inspection.measuring import measure
 
     return show_job(measure(model, loaded.profile, Path(loaded.name).stem, folder), as_json=as_json)
-
-
-def show_tables(inspected: Inspected) -> None:
-    """Print the geometry table, the layers that the rule picks and the verdict on the directions; write them all."""
-    from heretic_tui.console import show_job
-    from heretic_tui.engine.inspection.geometry import as_csv, as_json, geometry_of
-    from heretic_tui.engine.inspection.layer_rule import pick_layers
-    from heretic_tui.engine.inspection.residual_sets import ORIGINAL, residuals_path
-    from heretic_tui.engine.inspection.similarity import measure_similarity
-    from heretic_tui.inspect_tables import change_table, geometry_table, print_table
-
-    geometry = show_job(geometry_of(inspected.run, inspected.trial, inspected.sets), as_json=inspected.as_json)
-    picks = pick_layers(geometry)
-    similarity = measure_similarity(inspected.sets.directions)
-    tables = {"geometry": as_json(geometry), "picks": asdict(picks), "similarity": similarity_json(similarity)}
-    files = [
-        inspected.write("geometry.csv", as_csv(geometry)),
-        inspected.write("geometry.json", json_module.dumps(as_json(geometry), indent=1) + "\n"),
-        inspected.write("curves.csv", curves_csv(geometry, picks)),
-        inspected.write("similarity.csv", similarity_csv(similarity)),
-        inspected.write("similarity.json", json_module.dumps(tables["similarity"] | {"picks": tables["picks"]}) + "\n"),
-    ]
-    inspected.tell("inspected", {**tables, "files": [str(path) for path in files]})
-    if inspected.as_json:
-        return
-    state = f"trial {inspected.trial}" if inspected.trial else "original model"
-    print_table(geometry_table(f"{inspected.run.name}, {state}", geometry, picks))
-    original = inspected.trial and residuals_path(inspected.run, ORIGINAL).is_file()
-    if original:
-        before = Inspected(inspected.run, ORIGINAL, inspected.to, inspected.as_json)
-        known = show_job(geometry_of(inspected.run, ORIGINAL, before.sets), as_json=False)
-        inspected.say("")
-        print_table(change_table(known, geometry, before.sets.directions, inspected.sets.directions))
-    for note in geometry.notes:
-        inspected.say(f"note: {note}")
-    inspected.say("")
-    inspected.say(_picked(picks))
-    inspected.say(f"directions: {similarity.verdict}")
-    for sentence in similarity.evidence:
-        inspected.say(f"  {sentence}")
-    inspected.say(f"The tables, every column, are in {inspected.folder}")
-
-
-def _picked(picks: "Picks") -> str:
-    layers = ", ".join(str(layer) for layer in picks.layers)
-    found = f"the rule picks layer{'s' if len(picks.layers) > 1 else ''} {layers} (*)" if layers else picks.reason
-    return f"{found}\n  {picks.rule}"
-
-
-def curves_csv(geometry: "Geometry", picks: "Picks") -> str:
-    """The curves over the layers, one point a line: the stream after a layer, or between its attention and MLP."""
-    from heretic_tui.engine.inspection.geometry import COLUMNS
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "layer", "place", "curve", "value", "picked"])
-    for row in geometry.rows:
-        for column in COLUMNS:
-            if (figure := getattr(row, column.key)) is not None:
-                place = "mid" if column.key.startswith("mid_") else "after"
-                curve = column.key.removeprefix("mid_")
-                writer.writerow([row.row, row.name, place, curve, repr(figure), int(row.row in picks.rows)])
-    return text.getvalue()
-
-
-def similarity_csv(similarity: "Similarity") -> str:
-    """The cosines of the directions, row by row; an empty field where a row has no direction."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ["in", *range(len(similarity.cosines) - 1)]
-    writer.writerow(["layer", *names])
-    for name, row in zip(names, similarity.cosines.tolist(), strict=True):
-        writer.writerow([name, *("" if cosine != cosine else repr(cosine) for cosine in row)])  # noqa: PLR0124
-    return text.getvalue()
-
-
-def similarity_json(similarity: "Similarity") -> dict[str, Any]:
-    """The verdict, its evidence and the figures it rests on, as plain values; null where a row has no direction."""
-    return {
-        "verdict": similarity.verdict,
-        "kind": similarity.kind,
-        "evidence": list(similarity.evidence),
-        "block": similarity.block,
-        "dimension": similarity.dimension,
-        "first_share": similarity.first_share,
-        "effective_dimension": similarity.effective_dimension,
-        "spectrum": list(similarity.spectrum),
-        "cosines": [[None if cosine != cosine else cosine for cosine in row] for row in similarity.cosines.tolist()],  # noqa: PLR0124
-    }

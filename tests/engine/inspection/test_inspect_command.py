@@ -59,7 +59,10 @@ def test_a_trial_is_shown_beside_the_original_model(inspected):
     found = inspect(inspected.path, "--trial", 2)
     assert found.exit_code == 0, found.output
     assert "trial 2" in found.output and "before and after" in found.output
+    assert "change: the direction" in found.output
     assert (inspected.path / "inspection" / "tables" / "geometry-0002.csv").is_file()
+    told = json.loads(inspect(inspected.path, "--trial", 2, "--json").output.splitlines()[-1])
+    assert len(told["change"]["rows"]) == 4 and told["trial"] == 2
 
 
 def test_json_is_one_object_a_line_with_everything_in_it(inspected):
