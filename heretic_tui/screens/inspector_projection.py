@@ -201,9 +201,8 @@ class ProjectionPart(InspectorPart):
         if key not in self._known:
             return "Reading …"
         if activity is not None:
-            amount = f"{activity.amount} " if activity.amount else ""
-            start = "" if activity.done else "PaCMAP is being made ready: seconds, and longer the very first time.\n\n"
-            return f"{start}The projection is being computed {amount}… esc stops it."
+            far = f": {activity.amount}" if activity.done else ". PaCMAP is being made ready, which takes seconds"
+            return f"The projection is being computed{far}.\n\nesc  stops it"
         sets = [one for one in (inspection.original, inspection.of_trial) if one is not None]
         if inspection.original is None:
             return "The original model's vectors are missing: b goes to it, m measures them."
