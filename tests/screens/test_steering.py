@@ -329,8 +329,8 @@ def inspect(app, steps, size):
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             app.switch_mode("inspector")
-            await until(pilot, lambda: app.control.state.inspection is not None)
-            await pilot.pause(0.2)
+            await until(pilot, lambda: app.control.state.inspection is not None and not app.control.state.beside, 60)
+            await until(pilot, lambda: app.screen.ready and app.screen.part is not None and app.screen.part.ready)
             await steps(pilot)
 
     asyncio.run(go())

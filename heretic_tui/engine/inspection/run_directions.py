@@ -53,7 +53,8 @@ def cosines(some: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     """Cosine of each row with the row of the same number, both `(rows, d_model)`; 0 where one of them is zero."""
     products = np.einsum("rd,rd->r", some.astype(np.float64), others.astype(np.float64))
     lengths = _lengths(some) * _lengths(others)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    found: NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return found
 
 
 def _lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
