@@ -48,9 +48,7 @@ def capture_sets(
         sets.append((yield from capture(model, texts, f"residuals of {name} prompts", winsorization_quantile, mids)))
     found = as_sets(*sets)
     between = f" and {len(mids)} between attention and MLP" if mids else ""
-    result = (
-        f"{len(good)} + {len(bad)} prompts at {found.rows} places in the stream{between}, {size(found.bytes)}"
-    )
+    result = f"{len(good)} + {len(bad)} prompts at {found.rows} places in the stream{between}, {size(found.bytes)}"
     yield PhaseFinished("residuals", time.perf_counter() - began, result)
     return found
 

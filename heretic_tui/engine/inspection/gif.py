@@ -52,7 +52,8 @@ class Palette:
     def indices(self, colors: Image) -> Image:
         """Indices of colors `(pixels, 3)`, nearly the nearest, quickly."""
         coarse = colors.astype(np.int32) >> (8 - BITS)
-        return self._nearest[(coarse[:, 0] << 2 * BITS) | (coarse[:, 1] << BITS) | coarse[:, 2]]
+        found: Image = self._nearest[(coarse[:, 0] << 2 * BITS) | (coarse[:, 1] << BITS) | coarse[:, 2]]
+        return found
 
 
 class GifWriter:
@@ -94,7 +95,8 @@ class GifWriter:
 def _packed(colors: Image) -> NDArray[np.int32]:
     """Colors `(..., 3)` as one number each."""
     red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
-    return (red << 16) | (green << 8) | blue
+    packed: NDArray[np.int32] = (red << 16) | (green << 8) | blue
+    return packed
 
 
 def _unpacked(numbers: NDArray[np.int32]) -> Image:

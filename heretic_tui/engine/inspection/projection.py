@@ -106,7 +106,8 @@ def project(sets: ResidualSets, after: ResidualSets | None = None, seed: int = 0
     points, method = yield from in_background(lambda report: _project(parts, seed, report), grace=GRACE)
     ends = np.cumsum([len(one) for one in parts])[:-1]
     good, bad, *trial = np.split(points, ends, axis=1)
-    return Projection(good, bad, *(trial or (None, None)), method)
+    good_after, bad_after = trial or (None, None)
+    return Projection(good, bad, good_after, bad_after, method)
 
 
 def project_run(run: "Run", trial: int = ORIGINAL) -> Job[Projection]:
@@ -170,7 +171,7 @@ def load_projection(path: Path, marks: Sequence[str]) -> Projection | None:
 
 def median_on_plane(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """The place whose summed distance to all points `(points, 2)` is least, by Weiszfeld's steps."""
-    median = points.mean(axis=0, dtype=np.float64)
+    median: NDArray[np.float64] = points.mean(axis=0, dtype=np.float64)
     for _ in range(MEDIAN_STEPS):
         weights = 1 / np.maximum(np.hypot(*(points - median).T), 1e-9)
         median = np.asarray(weights @ points / weights.sum())

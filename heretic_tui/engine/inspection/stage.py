@@ -1,7 +1,7 @@
 """What a picture of points is made of: a background that Matplotlib draws once, and points that NumPy lays over it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -161,7 +161,7 @@ def _opaque(canvas: "FigureCanvasAgg") -> Image:
     return (drawn[..., :3] * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def _pixels(extents: NDArray[np.float64], height: int) -> tuple[int, int, int, int]:
+def _pixels(extents: Iterable[float], height: int) -> tuple[int, int, int, int]:
     """Left, top, right and bottom in pixels, counted from the upper left."""
     left, bottom, right, top = (round(float(value)) for value in extents)
     return left, height - top, right, height - bottom
