@@ -47,7 +47,8 @@ class Palette:
     def exactly(self, image: Image) -> Image:
         """Indices `(height, width)` of an image with few colors, each the nearest there is."""
         colors, places = np.unique(_packed(image), return_inverse=True)
-        return self._search(_unpacked(colors))[places].reshape(image.shape[:2])
+        indices: Image = self._search(_unpacked(colors))[places].reshape(image.shape[:2])
+        return indices
 
     def indices(self, colors: Image) -> Image:
         """Indices of colors `(pixels, 3)`, nearly the nearest, quickly."""

@@ -45,8 +45,8 @@ FEWEST = 16
 """Points below which there are too few pairs for PaCMAP; principal components show them instead."""
 FIRST_STEPS = (100, 100, 250)
 """PaCMAP's steps in its three phases."""
-LATER_STEPS = (50, 50, 125)
-"""Half of them do where the layer before is the beginning: trustworthiness and neighbors kept stay the same."""
+LATER_STEPS = (25, 25, 75)
+"""Fewer do where the layer before is the beginning: trustworthiness and neighbors kept stay within what seeds differ."""
 MEDIAN_STEPS = 60
 BLOCK = 2048
 """Points whose distances to all others are in memory at once."""
@@ -174,7 +174,7 @@ def median_on_plane(points: NDArray[np.floating]) -> NDArray[np.float64]:
     median: NDArray[np.float64] = points.mean(axis=0, dtype=np.float64)
     for _ in range(MEDIAN_STEPS):
         weights = 1 / np.maximum(np.hypot(*(points - median).T), 1e-9)
-        median = np.asarray(weights @ points / weights.sum())
+        median = weights @ points / weights.sum()
     return median
 
 

@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
     from matplotlib.text import Text
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.inspection.pictures import Look
 
 Image: TypeAlias = NDArray[np.uint8]
+Canvas: TypeAlias = Any
+"""Matplotlib's `FigureCanvasAgg`, which has no types."""
 Floats: TypeAlias = NDArray[np.float32]
 
 INCHES, DPI = (8, 6), 100
@@ -53,7 +54,7 @@ class Stage:
             self._draw(FigureCanvasAgg(figure), figure, look, layers, panels)
         self.stamps, self.offsets = _stamps(self.background.shape[1])
 
-    def _draw(self, canvas: "FigureCanvasAgg", figure: "Figure", look: "Look", layers: int, panels: int) -> None:
+    def _draw(self, canvas: Canvas, figure: "Figure", look: "Look", layers: int, panels: int) -> None:
         axes = [
             figure.add_axes(((panel + EDGE) / panels, FOOT, (1 - 2 * EDGE) / panels, 1 - FOOT - HEAD))
             for panel in range(panels)
@@ -137,7 +138,7 @@ def _legend(axes: "Axes", look: "Look") -> "Legend":
     return legend
 
 
-def _fitted(text: "Text", figure: "Figure", canvas: "FigureCanvasAgg", room: float) -> None:
+def _fitted(text: "Text", figure: "Figure", canvas: Canvas, room: float) -> None:
     """Make a text smaller, and then shorter, until it takes no more than a share of the picture's width."""
 
     def width() -> float:
@@ -152,7 +153,7 @@ def _fitted(text: "Text", figure: "Figure", canvas: "FigureCanvasAgg", room: flo
         text.set_text(f"{words}…")
 
 
-def _opaque(canvas: "FigureCanvasAgg") -> Image:
+def _opaque(canvas: Canvas) -> Image:
     """What is drawn, `(height, width, 3)`; what is see-through lies on white."""
     drawn = np.asarray(canvas.buffer_rgba())
     if int(drawn[..., 3].min()) == 255:
