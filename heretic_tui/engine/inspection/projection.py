@@ -46,7 +46,7 @@ FEWEST = 16
 FIRST_STEPS = (100, 100, 250)
 """PaCMAP's steps in its three phases."""
 LATER_STEPS = (25, 25, 75)
-"""Fewer do where the layer before is the beginning: trustworthiness and neighbors kept stay within what seeds differ."""
+"""Fewer do where the layer before is the beginning: trustworthiness and neighbors kept differ no more than by seeds."""
 MEDIAN_STEPS = 60
 BLOCK = 2048
 """Points whose distances to all others are in memory at once."""
