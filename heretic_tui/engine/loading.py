@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.engine.writers import find_writers
+from heretic_tui.engine.writers import Writer, find_writers
 from heretic_tui.profile.schema import Profile
 
 SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*"]
@@ -178,7 +178,7 @@ def load_tokenizer(name: str, source: Source, profile: Profile) -> Any:
 
 
 def _load_network(source: Source, profile: Profile, dtype: str, report: Report) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
@@ -194,7 +194,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     if profile.quantization == "bnb_4bit":
         options["quantization_config"] = _four_bit()
     with _loading_progress(source, report):
-        network, info = AutoModelForCausalLM.from_pretrained(source.folder, **options)
+        known = {name: options[name] for name in ("trust_remote_code", "gguf_file") if name in options}
+        config = AutoConfig.from_pretrained(source.folder, **known)
+        network, info = network_class(config).from_pretrained(source.folder, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise EngineError(
@@ -208,6 +210,16 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     network.requires_grad_(False)
     _try_one_token(network)
     return network
+
+
+def network_class(config: Any) -> Any:
+    """The library's family of classes that a configuration's model is loaded with: some know text only with images."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if remote or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    return AutoModelForImageTextToText
 
 
 def _forget_quantization(network: Any) -> None:
@@ -301,9 +313,16 @@ def assemble(
         dtype=str(network.dtype).removeprefix("torch."),
         device=str(next(network.parameters()).device),
         context_length=getattr(config, "max_position_embeddings", None),
-        writers=dict(Counter(writer.component for writer in writers)),
+        writers=_counts(writers),
     )
     return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
+
+
+def _counts(writers: Sequence[Writer]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for writer in writers:
+        counts[writer.component] += writer.count
+    return dict(counts)
 
 
 def _feed_head_contiguously(network: Any) -> None:
