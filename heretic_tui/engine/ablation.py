@@ -52,7 +52,9 @@ def edits(
 def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: RowNormalization = "none") -> Tensor:
     """Take `weight` times the component along `direction` out of `matrix` `(out, in)`; float32 in, float32 out.
 
-    Of `(expert, out, in)` every expert is edited by itself. `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
+    Of `(expert, out, in)` every expert is edited by itself.
+
+    `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
     `full`: like `pre`, then every row scaled to exactly the norm that it had.
     """
     if row_normalization == "none":
@@ -74,7 +76,7 @@ def _without(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
 
 
 def row_norms(matrix: Tensor) -> Tensor:
-    """Norms of the rows `(out, 1)` of each matrix, never zero, so that a zero row stays zero and nothing divides by it."""
+    """Norms of each matrix's rows `(out, 1)`, never zero: a zero row stays zero and nothing divides by it."""
     norms: Tensor = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     return norms.clamp_min(SMALLEST_NORM)
 

@@ -8,7 +8,7 @@ cleaned as well because some models rescale the whole stream in a layer (Gemma 4
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,16 @@ from torch.nn.functional import normalize
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.language_model import Encoded, LanguageModel
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.residuals import batch_residuals, stream_of
 from heretic_tui.engine.writers import Writer
 
-if TYPE_CHECKING:
-    from heretic_tui.engine.language_model import LanguageModel
-
 PROMPTS = ("Hello", "What is the capital of France?", "Write a short poem about rain.")
-ROUNDINGS = 8.0
-"""Roundings of the stream and of the update, each as large as it can be, that a leak may be made of."""
+TOKENS = 12
+"""Tokens of each prompt that are looked at, its last ones: any text does, and a large model takes its time."""
+ROUNDINGS, STEPS = 2.0, 8.0
+"""How much rounding a leak may be made of: in the weights' dtype, and in the float32 that edits are computed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Coverage:
         return not self.leaking
 
 
-def probe(model: "LanguageModel", writers: Sequence[Writer] | None = None, *, gain_aware: bool = True) -> Coverage:
+def probe(model: LanguageModel, writers: Sequence[Writer] | None = None, *, gain_aware: bool = True) -> Coverage:
     """Measure the coverage of the model's writers, or of others, on a few prompts; the weights are put back.
 
-    Takes two passes over each prompt.
+    Takes two passes over three rows of a few tokens.
     """
     held = model if writers is None else replace(model, writers=list(writers))
     vector = _random_direction(model.facts.width)
@@ -76,19 +76,22 @@ def _random_direction(width: int) -> Tensor:
     return normalize(torch.randn(width, generator=torch.Generator().manual_seed(0)), dim=0)
 
 
-def _shares(model: "LanguageModel", vector: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _shares(model: LanguageModel, vector: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Shares of all layers and what rounding makes of them, means over the positions of all prompts."""
     found: list[list[Tensor]] = [[] for _ in model.layers]
-    with _cleaned(model.layers, vector, found, torch.finfo(model.dtype).eps):
-        for prompt in PROMPTS:
-            batch_residuals(model, model.encode([model.template(prompt)]))
+    rounding = ROUNDINGS * torch.finfo(model.dtype).eps + STEPS * torch.finfo(torch.float32).eps
+    rows = [model.encode([model.template(prompt)]).ids[0] for prompt in PROMPTS]
+    tokens = min(TOKENS, *map(len, rows))  # of one length, so that nothing is padded
+    ids = torch.stack([row[-tokens:] for row in rows])
+    with _cleaned(model.layers, vector, found, rounding):
+        batch_residuals(model, Encoded(ids, torch.ones_like(ids)))
     means = [torch.cat(layer, dim=-1).mean(dim=-1).tolist() for layer in found]
     return tuple(share for share, _ in means), tuple(rounding for _, rounding in means)
 
 
 @contextmanager
 def _cleaned(
-    layers: Sequence[nn.Module], vector: Tensor, found: list[list[Tensor]], eps: float
+    layers: Sequence[nn.Module], vector: Tensor, found: list[list[Tensor]], rounding: float
 ) -> Iterator[None]:  # fmt: skip
     """Take `vector` out of every layer's input; put each layer's shares and roundings `(2, positions)` into `found`."""
     entered: list[Tensor] = [torch.empty(0)] * len(layers)
@@ -109,8 +112,8 @@ def _cleaned(
             update = left - stream
             length = torch.linalg.vector_norm(update, dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
             # What a rounding of each value, of a size that the value sets, adds along v.
-            rounding = ((stream.abs() + left.abs() + update.abs()).square() @ v.square()).sqrt() * ROUNDINGS * eps
-            shares = torch.stack([(update @ v).abs() / length, rounding / length])
+            rounded = rounding * ((stream.abs() + left.abs() + update.abs()).square() @ v.square()).sqrt()
+            shares = torch.stack([(update @ v).abs() / length, rounded / length])
             found[index].append(shares.reshape(2, -1).cpu())
 
         handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))

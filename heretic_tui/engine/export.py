@@ -367,6 +367,7 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
         "Made by directional ablation: a direction of the residual stream was taken out of the weights "
         "that write it.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"
+        f"What writes into the residual stream: {model.facts.coverage}.\n\n"
         f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n"
         f"```json\n{json.dumps(settings, indent=2)}\n```\n"
     )

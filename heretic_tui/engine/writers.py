@@ -164,6 +164,7 @@ class Candidate:
     leaf: str
     weight: Tensor
     transposed: bool
+    width: int
 
     @property
     def group(self) -> str:
@@ -175,6 +176,7 @@ class Candidate:
         named = self.leaf in WEIGHT_NAMES
         bias_leaf = "bias" if named else f"{self.leaf}_bias"
         bias = getattr(self.owner, bias_leaf, None)
+        biased = isinstance(bias, Tensor) and bias.shape[-1] == self.width
         name = f"{self.layer_name}.{self.place}"
         owner_name = name if named else name.rpartition(".")[0]
         return Writer(
@@ -184,8 +186,8 @@ class Candidate:
             layer=self.layer,
             weight=self.weight,
             weight_name=f"{owner_name}.{self.leaf}",
-            bias=bias if isinstance(bias, Tensor) else None,
-            bias_name=f"{owner_name}.{bias_leaf}" if isinstance(bias, Tensor) else None,
+            bias=bias if biased else None,
+            bias_name=f"{owner_name}.{bias_leaf}" if biased else None,
             transposed=self.transposed,
             gain=_gain(self.layer_module, component, kind) if gain is None else gain,
         )
@@ -203,7 +205,7 @@ def candidates(network: nn.Module, layers: Sequence[nn.Module], width: int) -> I
                     continue
                 seen.add(id(weight))
                 place = path if leaf in WEIGHT_NAMES else f"{path}.{leaf}".removeprefix(".")
-                yield Candidate(place, index, names[id(layer)], layer, owner, leaf, weight, transposed)
+                yield Candidate(place, index, names[id(layer)], layer, owner, leaf, weight, transposed, width)
 
 
 def _lies_transposed(owner: nn.Module, leaf: str, weight: Tensor, width: int) -> bool | None:
@@ -224,7 +226,7 @@ def _lies_transposed(owner: nn.Module, leaf: str, weight: Tensor, width: int) ->
 
 
 def _reads_rows(owner: nn.Module, width: int) -> bool:
-    """Whether the other weights of fused experts, which read the stream, have it along the rows: `(expert, in, out)`."""
+    """Whether the experts' other weights, which read the stream, have it along the rows: `(expert, in, out)`."""
     others = [weight for weight in owner.parameters(recurse=False) if weight.ndim == 3]
     return any(weight.shape[1] == width != weight.shape[2] for weight in others)
 
@@ -252,9 +254,19 @@ def norm_gain(norm: nn.Module) -> Tensor | None:
     return gain
 
 
-def kinds(writers: Iterable[Writer]) -> dict[str, int]:
-    """How many writers there are of each kind, experts one by one."""
+def count_components(writers: Iterable[Writer]) -> dict[str, int]:
+    """How many writers each component has, experts one by one."""
     found: Counter[str] = Counter()
     for writer in writers:
-        found[writer.kind] += writer.count
+        found[writer.component] += writer.count
     return dict(found)
+
+
+def count_kinds(writers: Sequence[Writer]) -> dict[str, int]:
+    """How many writers there are of each kind; the name of the experts says how many a layer has."""
+    found: Counter[str] = Counter()
+    experts: Counter[int] = Counter()
+    for writer in writers:
+        found[writer.kind] += writer.count
+        experts[writer.layer] += writer.count if writer.kind == EXPERTS else 0
+    return {f"{max(experts.values())} {kind} each" if kind == EXPERTS else kind: found[kind] for kind in found}

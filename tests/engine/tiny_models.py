@@ -196,7 +196,13 @@ ARCHITECTURES = {
     ),
     "qwen2_5_vl": lambda: Qwen2_5_VLConfig(
         text_config={**COMMON, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2]}},
-        vision_config={"hidden_size": 32, "depth": 3, "num_heads": 4, "intermediate_size": 48, "out_hidden_size": WIDTH},
+        vision_config={
+            "hidden_size": 32,
+            "depth": 3,
+            "num_heads": 4,
+            "intermediate_size": 48,
+            "out_hidden_size": WIDTH,
+        },
         image_token_id=258,
     ),
 }
