@@ -171,7 +171,8 @@ def decoder_layers(network: nn.Module, count: int) -> Sequence[nn.Module]:
 
     Raises `EngineError` where there is none.
     """
-    text = network.get_decoder() if hasattr(network, "get_decoder") else network
+    decoder = getattr(network, "get_decoder", None)
+    text: nn.Module = decoder() if callable(decoder) else network
     lists: list[nn.Module] = [
         found for found in text.modules() if isinstance(found, nn.ModuleList) and len(found) == count
     ]

@@ -95,8 +95,13 @@ def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[Language
 
 
 def check_coverage(model: LanguageModel, profile: Profile) -> None:
-    """Raise `EngineError` where a weight that writes into the residual stream is not known, unless that is allowed."""
+    """Raise `EngineError` where the model cannot be ablated whole, unless the profile allows a leak."""
     facts = model.facts
+    if any(writer.packed for writer in model.writers):
+        raise EngineError(
+            f"The weights of {facts.name} are packed in a few bits, and cannot be edited in place.",
+            'Use quantization = "none", or a checkpoint that is not quantized.',
+        )
     if facts.leaking and not profile.allow_leak:
         layers = ", ".join(map(str, facts.leaking[:8])) + (", ..." if len(facts.leaking) > 8 else "")
         raise EngineError(

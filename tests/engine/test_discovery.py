@@ -74,6 +74,13 @@ def test_a_leak_stops_a_study_before_there_is_a_run(short_profile, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_packed_weights_stop_a_study_before_there_is_a_run(tiny_folder, short_profile, tmp_path):
+    profile = short_profile.model_copy(update={"quantization": "bnb_4bit"})
+    with pytest.raises(EngineError, match="packed in a few bits"):
+        result(pipeline.start_study(str(tiny_folder), profile, "short", tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_leak_that_is_allowed_stops_nothing(short_profile, tmp_path):
     model = leaking_model()
     result(prove(model))
