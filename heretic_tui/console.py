@@ -198,12 +198,12 @@ class Terminal:
 
     def _model(self, event: events.ModelLoaded) -> None:
         facts = self.facts = event.facts
-        writers = ", ".join(f"{count} x {name}" for name, count in facts.writers.items())
         self._line(f"{'model':<18} {facts.name}")
         self._line(
             f"{'':<18} {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, {facts.dtype} on {facts.device}"
         )
-        self._line(f"{'':<18} {facts.layers} layers of width {facts.width}; writers: {writers}")
+        self._line(f"{'':<18} {facts.layers} layers of width {facts.width}")
+        self._line(f"{'':<18} {facts.coverage}", "yellow" if facts.leaking else "")
 
     def _trial(self, event: events.TrialStarted) -> None:
         if self.study is None:

@@ -52,28 +52,38 @@ def edits(
 def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: RowNormalization = "none") -> Tensor:
     """Take `weight` times the component along `direction` out of `matrix` `(out, in)`; float32 in, float32 out.
 
+    Of `(expert, out, in)` every expert is edited by itself.
+
     `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
     `full`: like `pre`, then every row scaled to exactly the norm that it had.
     """
     if row_normalization == "none":
-        return torch.addr(matrix, direction, direction @ matrix, alpha=-weight)
+        return _without(matrix, direction, weight)
     norms = row_norms(matrix)
     rows = matrix / norms
-    edited = torch.addr(rows, direction, direction @ rows, alpha=-weight)
+    edited = _without(rows, direction, weight)
     if row_normalization == "full":
         edited = edited / row_norms(edited)
     return edited * norms
 
 
+def _without(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
+    along = direction @ matrix
+    if matrix.ndim == 2:
+        return torch.addr(matrix, direction, along, alpha=-weight)
+    column = direction[None, :, None].expand(len(matrix), -1, 1)
+    return torch.baddbmm(matrix, column, along[:, None, :], alpha=-weight)
+
+
 def row_norms(matrix: Tensor) -> Tensor:
-    """Norms of the rows `(out, 1)`, never zero, so that a zero row stays zero and nothing divides by it."""
-    norms: Tensor = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)
+    """Norms of each matrix's rows `(out, 1)`, never zero: a zero row stays zero and nothing divides by it."""
+    norms: Tensor = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     return norms.clamp_min(SMALLEST_NORM)
 
 
 def ablated_bias(bias: Tensor, direction: Tensor, weight: float) -> Tensor:
-    """A writer's bias writes into the stream too: the plain edit on `(out,)`, float32."""
-    return bias - weight * (direction @ bias) * direction
+    """A writer's bias writes into the stream too: the plain edit on `(out,)` or `(expert, out)`, float32."""
+    return bias - weight * (bias @ direction)[..., None] * direction
 
 
 @contextmanager

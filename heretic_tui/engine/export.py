@@ -161,10 +161,10 @@ def ablated_states(
             writer = edit.writer
             bias = None if writer.bias is None else writer.bias.detach()
             matrix, bias = edited(edit, writer.matrix, bias, profile.row_normalization)
-            laid = matrix.T if writer.transposed else matrix
-            held[f"{writer.name}.weight"] = laid.to("cpu", writer.weight.dtype).contiguous()
-            if writer.bias is not None and bias is not None:
-                held[f"{writer.name}.bias"] = bias.to("cpu", writer.bias.dtype)
+            laid = matrix.mT if writer.transposed else matrix
+            held[writer.weight_name] = laid.to("cpu", writer.weight.dtype).contiguous()
+            if writer.bias is not None and writer.bias_name is not None and bias is not None:
+                held[writer.bias_name] = bias.to("cpu", writer.bias.dtype)
         if dtype is None:
             return States(plain, held)
         cast: dict[tuple[Any, ...], Tensor] = {}
@@ -224,7 +224,7 @@ def _filled(folder: Path, report: Report) -> Iterator[None]:
 
 def _tell_dtype(path: Path, model: LanguageModel, state: Mapping[str, Tensor]) -> None:
     """Let the configuration name the dtype of the file's weights; the library writes that of the live ones."""
-    written = state[f"{model.writers[0].name}.weight"].dtype
+    written = state[model.writers[0].weight_name].dtype
     old, new = (str(dtype).removeprefix("torch.") for dtype in (model.dtype, written))
     if old == new:
         return
@@ -291,6 +291,11 @@ def _write_adapter(
     if biased:
         raise EngineError(
             f"{len(biased)} of the edited weights have a bias, which an adapter cannot change ({biased[0]}).",
+            "Export the merged model instead.",
+        )
+    if any(edit.writer.matrix.ndim > 2 for edit in found):
+        raise EngineError(
+            "Fused experts are among the edited weights, and they cannot be written as an adapter yet.",
             "Export the merged model instead.",
         )
     if not found:
@@ -362,6 +367,7 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
         "Made by directional ablation: a direction of the residual stream was taken out of the weights "
         "that write it.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"
+        f"What writes into the residual stream: {model.facts.coverage}.\n\n"
         f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n"
         f"```json\n{json.dumps(settings, indent=2)}\n```\n"
     )

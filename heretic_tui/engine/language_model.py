@@ -167,12 +167,14 @@ def _host_copy(tensor: Tensor, pin: bool) -> Tensor:
 
 
 def decoder_layers(network: nn.Module, count: int) -> Sequence[nn.Module]:
-    """The decoder layers: the module list that is as long as the configuration says.
+    """The decoder layers: the module list that is as long as the configuration says, of the text part.
 
     Raises `EngineError` where there is none.
     """
+    decoder = getattr(network, "get_decoder", None)
+    text: nn.Module = decoder() if callable(decoder) else network
     lists: list[nn.Module] = [
-        found for found in network.modules() if isinstance(found, nn.ModuleList) and len(found) == count
+        found for found in text.modules() if isinstance(found, nn.ModuleList) and len(found) == count
     ]
     if not lists:
         raise EngineError(

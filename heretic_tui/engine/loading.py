@@ -3,10 +3,9 @@
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from typing import Any
 import torch
 
 from heretic_tui.engine.background import Job, Report, in_background
+from heretic_tui.engine.coverage import probe
+from heretic_tui.engine.discovery import discover
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note, Progress
 from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.engine.writers import find_writers
+from heretic_tui.engine.writers import count_components, count_kinds, find_writers
 from heretic_tui.profile.schema import Profile
 
 SAFE_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*"]
@@ -68,8 +69,29 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
         )
     model = assemble(name, network, tokenizer, source.revision, None if source.gguf else source.folder)
     model.template("Hello")  # a template that refuses everything is found before a run is made
+    yield from prove(model)
     yield ModelLoaded(model.facts)
     return model
+
+
+def prove(model: LanguageModel) -> Job[None]:
+    """Measure whether the writers are all there are, look for more where they are not, and note both in the facts.
+
+    Packed weights cannot be ablated in place, so that nothing is measured there.
+    """
+    if any(writer.packed for writer in model.writers):
+        return
+    coverage = yield from in_background(lambda _: probe(model))
+    if not coverage.whole:
+        model.writers, coverage = yield from discover(model, coverage)
+    model.facts = replace(
+        model.facts,
+        writers=count_components(model.writers),
+        writer_kinds=count_kinds(model.writers),
+        write=max(coverage.write),
+        leak=max(coverage.leak),
+        leaking=coverage.leaking,
+    )
 
 
 def find_source(name: str, profile: Profile) -> Job[Source]:
@@ -178,7 +200,7 @@ def load_tokenizer(name: str, source: Source, profile: Profile) -> Any:
 
 
 def _load_network(source: Source, profile: Profile, dtype: str, report: Report) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
@@ -194,7 +216,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     if profile.quantization == "bnb_4bit":
         options["quantization_config"] = _four_bit()
     with _loading_progress(source, report):
-        network, info = AutoModelForCausalLM.from_pretrained(source.folder, **options)
+        known = {name: options[name] for name in ("trust_remote_code", "gguf_file") if name in options}
+        config = AutoConfig.from_pretrained(source.folder, **known)
+        network, info = network_class(config).from_pretrained(source.folder, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise EngineError(
@@ -208,6 +232,16 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     network.requires_grad_(False)
     _try_one_token(network)
     return network
+
+
+def network_class(config: Any) -> Any:
+    """The library's family of classes that a configuration's model is loaded with: some know text only with images."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if remote or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    return AutoModelForImageTextToText
 
 
 def _forget_quantization(network: Any) -> None:
@@ -301,7 +335,8 @@ def assemble(
         dtype=str(network.dtype).removeprefix("torch."),
         device=str(next(network.parameters()).device),
         context_length=getattr(config, "max_position_embeddings", None),
-        writers=dict(Counter(writer.component for writer in writers)),
+        writers=count_components(writers),
+        writer_kinds=count_kinds(writers),
     )
     return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
 

@@ -79,6 +79,7 @@ def start_study(
     """
     began = time.perf_counter()
     model, profile = yield from begin(model_name, profile, load)
+    check_coverage(model, profile)
     material = yield from read_material(model, profile)
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
     return (yield from logged(run, _study(model, run, material, began, resumed=False)))
@@ -96,10 +97,29 @@ def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[Language
     return model, profile
 
 
+def check_coverage(model: LanguageModel, profile: Profile) -> None:
+    """Raise `EngineError` where the model cannot be ablated whole, unless the profile allows a leak."""
+    facts = model.facts
+    if any(writer.packed for writer in model.writers):
+        raise EngineError(
+            f"The weights of {facts.name} are packed in a few bits, and cannot be edited in place.",
+            'Use quantization = "none", or a checkpoint that is not quantized.',
+        )
+    if facts.leaking and not profile.allow_leak:
+        layers = ", ".join(map(str, facts.leaking[:8])) + (", ..." if len(facts.leaking) > 8 else "")
+        raise EngineError(
+            f"Not all that writes into the residual stream of {facts.name} ({facts.architecture}) is known. Found: "
+            f"{facts.coverage}. With all of these ablated, {facts.leak:.1%} of an update still lies along the "
+            f"direction, in layers {layers}.",
+            "An ablation would be incomplete. To study the model all the same, add --set allow_leak=true.",
+        )
+
+
 def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Job[StudyFinished]:
     """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
     began = time.perf_counter()
     model = yield from load(run.model_name, run.profile)
+    check_coverage(model, run.profile)
     material = yield from read_material(model, run.profile)
     return (yield from logged(run, _study(model, run, material, began, resumed=True, trials=trials)))
 

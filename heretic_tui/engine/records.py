@@ -1,8 +1,8 @@
 """Facts about scores and trials: what a run keeps and what events carry."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -105,7 +105,12 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known about a loaded model."""
+    """What is known about a loaded model.
+
+    `writers` counts residual writers by component, `writer_kinds` by what they are. `leak` is the largest share of a
+    layer's update along a direction that every writer was ablated for, `write` the same without ablation; None where
+    that was not measured. `leaking` names the layers whose leak is more than rounding.
+    """
 
     name: str
     revision: str | None
@@ -117,3 +122,14 @@ class ModelFacts:
     device: str
     context_length: int | None
     writers: Mapping[str, int]
+    writer_kinds: Mapping[str, int] = field(default_factory=dict)
+    write: float | None = None
+    leak: float | None = None
+    leaking: Sequence[int] = field(default_factory=list)
+
+    @property
+    def coverage(self) -> str:
+        """What is known of what writes into the residual stream, in a sentence."""
+        found = self.writer_kinds or self.writers
+        leak = "not measured" if self.leak is None else f"{self.leak:.4f}"
+        return f"{sum(found.values())} writers in {self.layers} layers: {', '.join(found)}; leak {leak}"

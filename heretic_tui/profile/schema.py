@@ -245,6 +245,11 @@ class Profile(Table):
         "Where a norm follows a writer, turn the direction by the norm's gain, so that nothing of it leaks back.",
         "ablation",
     )
+    allow_leak: bool = setting(
+        False,
+        "Study a model although something that is not known writes into its residual stream.",
+        "ablation",
+    )
 
     # scoring
     scorers: list[ScorerChoice] = setting(

@@ -83,7 +83,7 @@ def loaded_lines(model: ModelFacts) -> list[Line]:
         Fact("architecture", model.architecture),
         Fact("layers", f"{model.layers}, {model.width} wide"),
         Fact("context", f"{model.context_length:,} tokens" if model.context_length else "not told"),
-        Fact("writers", writers(model.writers)),
+        Fact("writers", model.coverage, "$warning" if model.leaking else ""),
         *([Fact("commit", model.revision)] if model.revision else []),
     ]
 

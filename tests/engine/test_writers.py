@@ -1,14 +1,15 @@
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import CONFIGS, WIDTH, tiny_model, tiny_network
+from tiny_models import CONFIGS, WIDTH, result, tiny_model, tiny_network
 from torch import nn
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.language_model import decoder_layers
-from heretic_tui.engine.writers import find_writers
+from heretic_tui.engine.loading import load
+from heretic_tui.engine.writers import count_kinds, find_writers
+from heretic_tui.profile.schema import Profile
 
 PLACES = {
     "gpt2": ("transformer.h.{}.attn.c_proj", "transformer.h.{}.mlp.c_proj"),
@@ -76,35 +77,71 @@ def test_an_identity_in_a_post_norm_s_place_has_no_gain():
     assert all(writer.gain is None for writer in find_writers(network, network.model.layers, WIDTH))
 
 
-def test_an_unknown_architecture_is_an_error_that_names_the_layer_and_what_it_holds():
+def test_an_architecture_without_known_writers_is_an_error_that_tells_what_it_holds():
     network = tiny_network("llama")
-    layer = network.model.layers[1]
-    layer.mlp.odd_proj = layer.mlp.down_proj
-    del layer.mlp.down_proj
-    with pytest.raises(EngineError, match=r"No mlp\.down_proj .* layer 1 ") as failure:
+    for layer in network.model.layers:
+        layer.mlp.odd_proj, layer.self_attn.odd = layer.mlp.down_proj, layer.self_attn.o_proj
+        del layer.mlp.down_proj, layer.self_attn.o_proj
+    with pytest.raises(EngineError, match=r"No residual writer was found .* LlamaForCausalLM") as failure:
         find_writers(network, network.model.layers, WIDTH)
     assert "mlp.odd_proj" in failure.value.cause
-    assert "self_attn.q_proj" in failure.value.cause
 
 
 def test_a_weight_that_does_not_write_into_the_stream_is_no_writer():
     network = tiny_network("llama")
     network.model.layers[0].self_attn.o_proj = nn.Linear(WIDTH, WIDTH + 1)
-    with pytest.raises(EngineError, match=re.escape("No attn.o_proj was found in layer 0")):
-        find_writers(network, network.model.layers, WIDTH)
+    names = [writer.name for writer in find_writers(network, network.model.layers, WIDTH)]
+    assert "model.layers.0.self_attn.o_proj" not in names
+    assert "model.layers.1.self_attn.o_proj" in names
 
 
-def test_fused_experts_are_an_error_and_not_passed_over():
+@pytest.mark.parametrize(("architecture", "transposed"), [("qwen3_moe", False), ("gpt_oss", True)])
+def test_fused_experts_lie_as_their_layer_uses_them(architecture, transposed):
+    model = tiny_model(architecture)
+    experts = [writer for writer in model.writers if writer.kind == "experts"]
+    assert [writer.weight_name for writer in experts] == [
+        f"model.layers.{layer}.mlp.experts.down_proj" for layer in range(3)
+    ]
+    for writer in experts:
+        assert (writer.transposed, writer.count, writer.matrix.shape[:2]) == (transposed, 4, (4, WIDTH))
+
+
+def test_without_a_mark_the_other_weights_tell_how_square_experts_lie():
+    network = tiny_network("gpt_oss")
+    for layer in network.model.layers:
+        del layer.mlp.experts.is_transposed
+    writers = find_writers(network, network.model.layers, WIDTH)
+    assert all(writer.transposed for writer in writers if writer.kind == "experts")
+
+
+def test_experts_that_are_modules_of_their_own_are_writers_each():
     network = tiny_network("llama")
-    network.model.layers[0].mlp.down_proj = SimpleModule(nn.Parameter(torch.zeros(4, WIDTH, 8)))
-    with pytest.raises(EngineError, match=r"No mlp\.down_proj"):
-        find_writers(network, network.model.layers, WIDTH)
+    for layer in network.model.layers:
+        layer.block_sparse_moe = nn.Module()
+        layer.block_sparse_moe.experts = nn.ModuleList(SimpleModule(nn.Linear(8, WIDTH)) for _ in range(5))
+    writers = find_writers(network, network.model.layers, WIDTH)
+    assert count_kinds(writers) == {"attention": 3, "MLP": 3, "5 experts each": 15}
+    assert writers[2].name == "model.layers.0.block_sparse_moe.experts.0.w2"
+
+
+def test_a_block_that_layers_share_is_one_writer():
+    network = tiny_network("llama")
+    for layer in network.model.layers:
+        layer.mlp = network.model.layers[0].mlp
+    assert count_kinds(find_writers(network, network.model.layers, WIDTH)) == {"attention": 3, "MLP": 1}
+
+
+def test_weights_packed_in_four_bits_are_writers(tiny_folder):
+    model = result(load(str(tiny_folder), Profile(quantization="bnb_4bit")))
+    assert [writer.packed for writer in model.writers] == [True] * 6
+    assert model.facts.writers == {"attn.o_proj": 3, "mlp.down_proj": 3}
+    assert model.facts.coverage == "6 writers in 3 layers: attention, MLP; leak not measured"
 
 
 class SimpleModule(nn.Module):
-    def __init__(self, weight):
+    def __init__(self, w2):
         super().__init__()
-        self.weight = weight
+        self.w2 = w2
 
 
 def test_decoder_layers_are_the_longest_list_by_weight_of_the_right_length():

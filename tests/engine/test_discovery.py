@@ -1,0 +1,123 @@
+"""What happens where the table of writers is not enough."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import WIDTH, result, run, same_weights, tiny_model, weights_of
+
+from heretic_tui.engine import discovery, pipeline, writers
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import ModelLoaded, Progress
+from heretic_tui.engine.loading import load, prove
+from heretic_tui.engine.run import Run
+
+HARD = ["llama", "gpt2", "gemma3", "qwen2_moe", "gpt_oss", "bamba", "falcon", "gemma4"]
+
+
+def known_by_half(architecture, dtype=torch.float32):
+    """A model of which only the attention's writers are known, and what the table would have found."""
+    model = tiny_model(architecture)
+    model.network.to(dtype)
+    whole = {writer.weight_name for writer in model.writers}
+    model.writers = [writer for writer in model.writers if writer.kind == "attention"]
+    return model, whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", HARD)
+def test_probing_finds_just_the_writers_that_are_not_known(architecture, dtype, monkeypatch):
+    model, whole = known_by_half(architecture, dtype)
+    monkeypatch.setattr(writers, "POST_NORMS", ())  # the norms behind them must be found as well
+    before = weights_of(model)
+    result(prove(model))
+    assert {writer.weight_name for writer in model.writers} == whole
+    assert (model.facts.leaking, discovery.FOUND in model.facts.writer_kinds) == ([], True)
+    assert [writer.layer for writer in model.writers] == sorted(writer.layer for writer in model.writers)
+    assert same_weights(model, before)
+
+
+def test_the_search_tells_how_far_it_is():
+    model, _ = known_by_half("llama")
+    events, _ = run(prove(model))
+    steps = [event for event in events if isinstance(event, Progress)]
+    assert {event.phase for event in steps} == {"search for writers"}
+    assert [event.done for event in steps] == list(range(1, len(steps) + 1))
+    assert steps[-1].done <= steps[-1].total
+
+
+def test_writers_that_nothing_in_the_layers_accounts_for_still_leak():
+    model = leaking_model()
+    before = weights_of(model)
+    result(prove(model))
+    assert model.facts.leaking == [1]
+    assert model.facts.leak > 0.02
+    assert same_weights(model, before)
+
+
+def leaking_model():
+    """A model with a layer that adds something of its own, which no weight in it makes."""
+    model = tiny_model("llama")
+    model.layers[1].register_forward_hook(lambda _, __, output: output + torch.linspace(-3, 3, WIDTH))
+    return model
+
+
+def test_a_leak_stops_a_study_before_there_is_a_run(short_profile, tmp_path):
+    model = leaking_model()
+    result(prove(model))
+    with pytest.raises(EngineError, match="Not all that writes into the residual stream") as failure:
+        result(pipeline.start_study("tiny", short_profile, "short", tmp_path, given(model)))
+    assert "6 writers in 3 layers: attention, MLP; leak 0." in failure.value.cause
+    assert "in layers 1." in failure.value.cause
+    assert "allow_leak" in failure.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+def test_packed_weights_stop_a_study_before_there_is_a_run(tiny_folder, short_profile, tmp_path):
+    profile = short_profile.model_copy(update={"quantization": "bnb_4bit"})
+    with pytest.raises(EngineError, match="packed in a few bits"):
+        result(pipeline.start_study(str(tiny_folder), profile, "short", tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_leak_that_is_allowed_stops_nothing(short_profile, tmp_path):
+    model = leaking_model()
+    result(prove(model))
+    profile = short_profile.model_copy(update={"allow_leak": True, "n_trials": 1})
+    finished = result(pipeline.start_study("tiny", profile, "short", tmp_path, given(model)))
+    assert Run(finished.path).model()[0].leaking == [1]
+
+
+def given(model):
+    """A loader that has the model already."""
+
+    def load(_, __):
+        yield ModelLoaded(model.facts)
+        return model
+
+    return load
+
+
+def test_loading_a_model_measures_its_leak(tiny_folder, short_profile):
+    events, model = run(load(str(tiny_folder), short_profile))
+    facts = events[-1].facts
+    assert facts == model.facts
+    assert facts.coverage == "6 writers in 3 layers: attention, MLP; leak 0.0000"
+    assert facts.leak < 1e-6 < 0.05 < facts.write
+
+
+def test_an_older_run_s_facts_can_still_be_read(study):
+    path = study.path / "model.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("writer_kinds", "write", "leak", "leaking"):
+        del content["facts"][name]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    facts = study.model()[0]
+    assert facts.coverage == "6 writers in 3 layers: attn.o_proj, mlp.down_proj; leak not measured"
+
+
+def test_facts_come_back_from_a_run_as_they_were(study):
+    facts, settled = study.model()
+    study.save_model(replace(facts, leaking=[2], leak=0.5), settled)
+    assert study.model()[0] == replace(facts, leaking=[2], leak=0.5)
