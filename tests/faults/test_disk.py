@@ -57,7 +57,14 @@ class Disk:
             self.refusals += 1
             raise SafetensorError(f"Error while serializing: I/O error: {error.strerror} (os error {error.errno})")
 
+        opened = Path.open
+
+        def half_opened(path: Path, mode: str = "r", **options: object):
+            found = opened(path, mode, **options)
+            return Half(found, lambda: self._fail(error)) if final_name(path) == name and mode == "wb" else found
+
         self.patch.setattr(Path, "write_text", half_text)
+        self.patch.setattr(Path, "open", half_opened)
         self.patch.setattr(safetensors.torch, "save_file", half_file)
         self.patch.setattr("transformers.modeling_utils.safe_save_file", half_file)
 
@@ -126,7 +133,7 @@ class Half:
     def close(self) -> None:
         self.file.close()
 
-    def write(self, text: str) -> None:
+    def write(self, text: str | bytes) -> None:
         self.file.write(text[: len(text) // 2])
         self.file.flush()
         self.fail()
