@@ -132,7 +132,7 @@ def export_merged(
         try:
             merge = yield from in_background(lambda _: plan(model, found, folder, dtype, None if kept else asked))
             if merge is not None:
-                _check_room(folder, merge.size)
+                _check_room(folder.parent, merge.size)
                 merged = yield from in_background(partial(_merge, model, merge, profile, card, dtype, folder, not kept))
                 yield Progress("export", merge.size, merge.size, "B")
                 check_source(model)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_export import RECORD
 from tiny_models import CONFIGS, PAD, result, run, same_direction, tiny_network, tiny_tokenizer, unit
 from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, Qwen3MoeConfig
 
@@ -17,11 +16,19 @@ from heretic_tui.engine.events import Note, Verified
 from heretic_tui.engine.export import REPORT, export_merged
 from heretic_tui.engine.merging import plan, verify_merge, write_merge
 from heretic_tui.engine.origins import assemble, origins, take_apart
+from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.session import Session
 from heretic_tui.engine.weight_files import INDEX, read, spans, weight_files
 from heretic_tui.engine.writers import Writer
 from heretic_tui.profile.schema import Profile
 
+RECORD = TrialRecord(
+    1,
+    AblationParameters(1.3, {"attn.o_proj": Kernel(1.2, 1.0, 0.4, 1.5), "mlp.down_proj": Kernel(0.7, 2.0, 0.1, 1.0)}),
+    {},
+    1.0,
+)
 FULL = Profile(row_normalization="full")
 
 
