@@ -348,6 +348,7 @@ def export_adapter(
 ) -> Job[Written]:
     """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, the nearest of its rank for full.
 
+    The rank is the profile's, or with `adapter_error` the smallest at which every weight is that close.
     Its factors are float32 unless a `dtype` is asked for.
     """
     _spare_source(model, to)
@@ -380,8 +381,9 @@ def _write_adapter(
     factors = []
     for done, edit in enumerate(found, start=1):
         matrix = edit.writer.matrix.float()
-        factors.append(low_rank(edit, matrix, profile.row_normalization, rank))
+        factors.append(low_rank(edit, matrix, profile.row_normalization, rank, profile.adapter_error))
         report(Progress("export", done, len(found), "weights"))
+    rank = max(1, *(factor.down.shape[0] for factor in factors))
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,

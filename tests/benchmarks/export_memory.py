@@ -112,7 +112,7 @@ def main() -> None:
             call = [sys.executable, __file__, "--measure", way, str(folder / "source"), str(folder / "out")]
             found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
             print(
-                f"{way:<6} {found['above'] / 1e9:6.2f} GB above the {found['loaded'] / 1e9:.2f} GB of the loaded model, "
+                f"{way:<6} {found['above'] / 1e9:6.2f} GB above the loaded model's {found['loaded'] / 1e9:.2f} GB, "
                 f"{found['seconds']:.0f} s with verification, {found['changed']} of {found['tensors']} tensors changed"
             )
             shutil.rmtree(folder / "out")
