@@ -260,11 +260,13 @@ class Terminal:
             f"{'verified':<18} {event.tensors} tensors: {event.changed} edited as computed, "
             f"{event.identical} bit for bit those of the model"
         )
-        if event.missing:
-            names = ", ".join(event.missing[:3]) + (", ..." if len(event.missing) > 3 else "")
+        if event.tied:
+            self._line(f"{'':<18} {len(event.tied)} of the source's tensors are stored under the name that they share")
+        if event.unknown:
+            names = ", ".join(event.unknown[:3]) + (", ..." if len(event.unknown) > 3 else "")
             self._line(
-                f"{'':<18} {len(event.missing)} of the source's tensors are not in it, being tied to others or unknown "
-                f"to {self.facts.architecture if self.facts else 'the library'}: {names}",
+                f"{'':<18} {len(event.unknown)} of the source's tensors are not in it, being unknown to "
+                f"{self.facts.architecture if self.facts else 'the library'}: {names}",
                 "yellow",
             )
 

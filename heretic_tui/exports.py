@@ -151,8 +151,10 @@ def verification(found: events.Verified) -> str:
         f"Verified: {found.tensors} tensors, {found.changed} changed as the trial says, {found.identical} identical "
         "to the original."
     )
-    if found.missing:
-        words += f" {len(found.missing)} of the source's are not written again (tied or unused)."
+    if found.tied:
+        words += f" {len(found.tied)} of the source's are stored under the name that they share."
+    if found.unknown:
+        words += f" {len(found.unknown)} of the source's are not in it: the loaded class does not know them."
     return words
 
 

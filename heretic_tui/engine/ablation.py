@@ -143,8 +143,13 @@ class LowRank:
     error: float
 
 
-def low_rank(edit: Edit, matrix: Tensor, row_normalization: RowNormalization, rank: int) -> LowRank:
-    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for full."""
+def low_rank(
+    edit: Edit, matrix: Tensor, row_normalization: RowNormalization, rank: int, error: float | None = None
+) -> LowRank:
+    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for full.
+
+    By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
+    """
     direction = edit.direction.to(matrix)
     if row_normalization == "none":
         return LowRank(edit.writer, (-edit.weight * direction)[:, None], (direction @ matrix)[None, :], 0.0)
@@ -154,6 +159,16 @@ def low_rank(edit: Edit, matrix: Tensor, row_normalization: RowNormalization, ra
         return LowRank(edit.writer, -edit.weight * norms * direction[:, None], down, 0.0)
     delta = ablate(matrix, direction, edit.weight, row_normalization) - matrix
     u, s, vt = torch.linalg.svd(delta, full_matrices=False)
+    errors = errors_by_rank(s)
+    if error is not None:
+        rank = int((errors > error).sum())
+    rank = min(rank, len(s))
     root = s[:rank].sqrt()
-    error = float(torch.linalg.vector_norm(s[rank:]) / torch.linalg.vector_norm(s).clamp_min(SMALLEST_NORM))
-    return LowRank(edit.writer, u[:, :rank] * root, root[:, None] * vt[:rank], error)
+    return LowRank(edit.writer, u[:, :rank] * root, root[:, None] * vt[:rank], float(errors[rank]))
+
+
+def errors_by_rank(singular_values: Tensor) -> Tensor:
+    """Relative Frobenius error of the best approximation of each rank from 0 to full, by Eckart and Young."""
+    squares = singular_values.double().square()
+    rest = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)])
+    return (rest / rest[0].clamp_min(SMALLEST_NORM**2)).sqrt()

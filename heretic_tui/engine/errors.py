@@ -22,6 +22,8 @@ _WRITE_FAILURES = {
     errno.EFBIG: ("the file would be larger than is allowed here", "Raise the limit, or choose another place."),
     errno.EIO: ("the device reports an error", "Check the disk, or choose another place."),
     errno.EEXIST: ("a file of that name is in the way", "Choose another place."),
+    errno.EBUSY: ("that folder is in use, or a disk is mounted on it", "Choose a folder inside it."),
+    errno.EXDEV: ("that folder is the root of another disk", "Choose a folder inside it."),
     errno.ENOTDIR: ("part of that path is a file, not a folder", "Choose another place."),
 }
 

@@ -145,15 +145,16 @@ class Exported(Event):
 class Verified(Event):
     """A merged export is in order: `changed` tensors are the exact edit, `identical` ones are bit for bit the source's.
 
-    `missing` names tensors of the source's files that the export lacks: tied ones, and those that the loaded class
-    does not know.
+    `tied` and `unknown` name tensors of the source's files that the export lacks: those that stand in it under another
+    name, and those that the loaded class does not know. A merge of the source's own files lacks none.
     """
 
     trial: int
     tensors: int
     changed: int
     identical: int
-    missing: tuple[str, ...]
+    tied: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,11 @@
 """Export: an ablated model or an adapter as a folder, written aside and renamed when it is whole."""
 
 import json
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,36 @@ import torch
 from torch import Tensor
 
 from heretic_tui import __version__
-from heretic_tui.engine.ablation import LowRank, edited, edits, low_rank
+from heretic_tui.engine.ablation import LowRank, edits, low_rank
+from heretic_tui.engine.aside import written_aside
 from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.directions import Directions
 from heretic_tui.engine.dtypes import export_size
-from heretic_tui.engine.errors import EngineError, write_failure
-from heretic_tui.engine.events import Event, Progress, Tick, Verified
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import Event, Note, Progress, Tick, Verified
 from heretic_tui.engine.files import os_errors
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.merging import (
+    CARD,
+    Merge,
+    Merged,
+    check_source,
+    edited_parameters,
+    plan,
+    pulse,
+    verify_merge,
+    write_merge,
+    write_side_files,
+)
+from heretic_tui.engine.origins import UnknownOrigin, origins
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.verification import Verification, place
 from heretic_tui.engine.verification import verify as verify_export
 from heretic_tui.profile.schema import Profile
+
+REPORT = "heretic-tui-export.json"
+"""What the file that tells what was exported and checked is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +59,24 @@ def check_target(to: Path, needed: int, *, overwrite: bool) -> None:
     """Raise `EngineError` where the target exists and may not be replaced, or the disk has no room."""
     if to.exists() and not overwrite and (not to.is_dir() or any(to.iterdir())):
         raise EngineError(f"{to} exists already.", "Choose another folder, or add --overwrite to replace it.")
-    parent = next(folder for folder in to.absolute().parents if folder.exists())
-    free = shutil.disk_usage(parent).free
+    _check_room(next(folder for folder in to.resolve().parents if folder.exists()), needed)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise EngineError(
-            f"The export needs {needed / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB free.",
+            f"The export needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free.",
             "Free some space or choose another disk.",
+        )
+
+
+def _spare_source(model: LanguageModel, to: Path) -> None:
+    """Raise `EngineError` where putting something at `to` would take the source away."""
+    source, target = model.source and model.source.resolve(), to.resolve()
+    if source and (source == target or target in source.parents):
+        raise EngineError(
+            f"{to} is, or holds, the original model itself, which an export never replaces.", "Choose another folder."
         )
 
 
@@ -65,38 +92,6 @@ def shard_bytes(size: str | int) -> int:
     if count < 1:
         raise EngineError(f"A file cannot be {size} large.", 'Give a size such as "5GB" or "500MB".')
     return count
-
-
-@contextmanager
-def written_aside(to: Path) -> Iterator[Path]:
-    """A fresh folder beside `to` that takes its place when the block ends well, and vanishes when it does not."""
-    to = to.absolute()
-    # A name of its own for each, since the thread of an export that was stopped may not be quite through with its own.
-    stem = f".{to.name}.{os.getpid()}-{secrets.token_hex(3)}"
-    aside, replaced = to.with_name(f"{stem}.partial"), to.with_name(f"{stem}.replaced")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        aside.mkdir()
-        yield aside
-        if to.exists():
-            to.rename(replaced)
-        aside.rename(to)
-    except OSError as error:
-        raise write_failure(to, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        if replaced.exists() and not to.exists():
-            _put_back(replaced, to)
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _put_back(replaced: Path, to: Path) -> None:
-    try:
-        replaced.rename(to)
-    except OSError as error:
-        raise EngineError(
-            f"Could not write {to}: {error.strerror}. What was there before is now in {replaced}.", "Rename it back."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +113,110 @@ def export_merged(
     max_shard_size: str | int | None = None,
     verify: bool = True,
 ) -> Job[Written]:
-    """Write the whole ablated model: sharded safetensors, tokenizer, generation settings, model card.
+    """Write the whole ablated model: the source's files with the edits in them, model card and report.
 
+    Where the source has no safetensors, or its tensors cannot be told apart, the loaded class is saved in their place.
     The live weights are only read, so the model is free for other work as soon as the job is closed, whatever its
     thread still does. Nothing takes the place of `to` that has not passed its verification.
     """
-    total = export_size(model.facts, dtype)
-    shard = shard_bytes(max_shard_size or profile.max_shard_size)
+    asked = shard_bytes(max_shard_size or profile.max_shard_size)
+    # The profile's own size, unless somebody has set it, is for models that have no files to go by.
+    kept = max_shard_size is None and profile.max_shard_size == Profile().max_shard_size
+    _spare_source(model, to)
+    check_source(model)
+    found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
     with written_aside(to) as folder:
-
-        def progress() -> Progress:
-            return Progress("export", min(_size(folder), total), total, "B")
-
-        states = yield from in_background(partial(ablated_states, model, directions, record, profile, dtype))
         card = model_card(model, record, profile, "merged")
-        yield from in_background(partial(_write_merged, model, states.ablated, card, shard, folder, progress), progress)
-        yield Progress("export", total, total, "B")
-        if verify:
-            found = yield from in_background(partial(_verify, model, states, folder))
-            yield Verified(record.trial, found.tensors, found.changed, found.identical, found.missing)
+        verified, why = None, "the model does not come from safetensors files"
+        try:
+            merge = yield from in_background(lambda _: plan(model, found, folder, dtype, None if kept else asked))
+            if merge is not None:
+                _check_room(folder.parent, merge.size)
+                merged = yield from in_background(partial(_merge, model, merge, profile, card, dtype, folder, not kept))
+                yield Progress("export", merge.size, merge.size, "B")
+                check_source(model)
+                if verify:
+                    verified = yield from in_background(partial(verify_merge, merge, merged))
+                why = ""
+        except UnknownOrigin as error:
+            why = str(error)
+            yield Note(
+                f"The source's own files cannot be edited, because {why}. The model is written as the library lays it "
+                "out; the source's tensors that it does not know are left out, and named.",
+                "warning",
+            )
+            folder.mkdir(exist_ok=True)
+        if why:
+            states = yield from in_background(partial(ablated_states, model, directions, record, profile, dtype))
+            verified = yield from _export_plainly(model, states, dtype, asked, card, folder, verify)
+        if verified:
+            counts = verified.tensors, len(verified.changed), verified.identical
+            yield Verified(record.trial, *counts, verified.tied, verified.unknown)
+        _write_report(folder, model, record, dtype, why, verified)
         size = _size(folder)
     return Written(size)
+
+
+def _merge(
+    model: LanguageModel,
+    merge: Merge,
+    profile: Profile,
+    card: str,
+    dtype: str | None,
+    folder: Path,
+    anew: bool,
+    report: Report,
+) -> Merged:
+    if model.source is None:
+        raise ValueError("a merge needs the source's files")
+    with _filled(folder, report):
+        write_side_files(model.source, folder, merge.sheets, dtype, anew=anew)
+        merged = write_merge(model, merge, profile.row_normalization, pulse(report, merge.size))
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return merged
+
+
+def _export_plainly(
+    model: LanguageModel,
+    states: States,
+    dtype: str | None,
+    shard: int,
+    card: str,
+    folder: Path,
+    verify: bool,
+) -> Job[Verification | None]:
+    """Write the loaded class's tensors with the library's own means."""
+    total = export_size(model.facts, dtype)
+
+    def progress() -> Progress:
+        return Progress("export", min(_size(folder), total), total, "B")
+
+    yield from in_background(partial(_write_merged, model, states.ablated, card, shard, folder, progress), progress)
+    yield Progress("export", total, total, "B")
+    return (yield from in_background(partial(_verify, model, states, folder))) if verify else None
+
+
+def _write_report(
+    folder: Path,
+    model: LanguageModel,
+    record: TrialRecord,
+    dtype: str | None,
+    why_plain: str,
+    verified: Verification | None,
+) -> None:
+    """Write what was done and checked beside the weights, without a word of where on this machine it happened."""
+    facts = {
+        "format": 1,
+        "program": f"heretic-tui {__version__}",
+        "source": {"model": Path(model.name).name if model.facts.revision is None else model.name}
+        | {"revision": model.facts.revision},
+        "trial": record.trial,
+        "dtype": dtype,
+        "method": "plain save" if why_plain else "merge of the source's files",
+        "why": why_plain or None,
+        "verification": None if verified is None else asdict(verified),
+    }
+    (folder / REPORT).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def ablated_states(
@@ -160,9 +238,8 @@ def ablated_states(
             report(Tick())
             writer = edit.writer
             bias = None if writer.bias is None else writer.bias.detach()
-            matrix, bias = edited(edit, writer.matrix, bias, profile.row_normalization)
-            laid = matrix.mT if writer.transposed else matrix
-            held[writer.weight_name] = laid.to("cpu", writer.weight.dtype).contiguous()
+            weight, bias = edited_parameters(edit, writer.weight.detach(), bias, profile.row_normalization)
+            held[writer.weight_name] = weight.to("cpu", writer.weight.dtype).contiguous()
             if writer.bias is not None and writer.bias_name is not None and bias is not None:
                 held[writer.bias_name] = bias.to("cpu", writer.bias.dtype)
         if dtype is None:
@@ -244,6 +321,7 @@ def _verify(model: LanguageModel, states: States, folder: Path, report: Report) 
         stored_names(model, states.original),
         model.source,
         lambda done, total: report(Progress("verify", done, total, "tensors")),
+        lambda names: {name for origin in origins(model.network, names).values() for name in origin.names},
     )
 
 
@@ -268,8 +346,10 @@ def export_adapter(
 ) -> Job[Written]:
     """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, the nearest of its rank for full.
 
+    The rank is the profile's, or with `adapter_error` the smallest at which every weight is that close.
     Its factors are float32 unless a `dtype` is asked for.
     """
+    _spare_source(model, to)
     with written_aside(to) as folder:
         return (yield from in_background(partial(_write_adapter, model, directions, record, profile, dtype, folder)))
 
@@ -304,8 +384,9 @@ def _write_adapter(
     factors = []
     for done, edit in enumerate(found, start=1):
         matrix = edit.writer.matrix.float()
-        factors.append(low_rank(edit, matrix, profile.row_normalization, rank))
+        factors.append(low_rank(edit, matrix, profile.row_normalization, rank, profile.adapter_error))
         report(Progress("export", done, len(found), "weights"))
+    rank = max(1, *(factor.down.shape[0] for factor in factors))
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,

@@ -1,7 +1,7 @@
 """A loaded model with all that the engine asks of it: tokens, layers, writers, pristine weights."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,8 +48,9 @@ class Pristine:
 class LanguageModel:
     """A causal language model, its tokenizer and what a study has settled about it.
 
-    `source` is the folder that its safetensors files are in, if it comes from such. `batch_size` and
-    `response_prefix` are found at the start of a study; the batch size shrinks where memory runs out.
+    `source` is the folder that its safetensors files are in, if it comes from such; `stamps` holds their sizes and
+    times of change when they were loaded. `batch_size` and `response_prefix` are found at the start of a study; the
+    batch size shrinks where memory runs out.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LanguageModel:
     writers: list[Writer]
     facts: ModelFacts
     source: Path | None = None
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     batch_size: int = 1
     response_prefix: str = ""
     _pristine: dict[str, Pristine] = field(default_factory=dict)

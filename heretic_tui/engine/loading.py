@@ -21,6 +21,7 @@ from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
+from heretic_tui.engine.weight_files import stamps
 from heretic_tui.engine.writers import count_components, count_kinds, find_writers
 from heretic_tui.profile.schema import Profile
 
@@ -52,6 +53,7 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
     """
     source = yield from find_source(name, profile)
     tokenizer = load_tokenizer(name, source, profile)
+    known = {} if source.gguf else stamps(source.folder)
     refused = []
     for dtype in profile.dtypes:
         try:
@@ -68,6 +70,7 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
             "Add another to `dtypes`; if there is none, the weights are damaged.",
         )
     model = assemble(name, network, tokenizer, source.revision, None if source.gguf else source.folder)
+    model.stamps = known
     model.template("Hello")  # a template that refuses everything is found before a run is made
     yield from prove(model)
     yield ModelLoaded(model.facts)

@@ -1,7 +1,7 @@
 """Verification of an exported model: each tensor of each file against what should stand there."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ SINGLE = "model.safetensors"
 class Verification:
     """What was found in an export that is in order.
 
-    `changed` and `identical` tensors make up `tensors`; `missing` names what the source's files have and it has not:
-    tensors tied to another, and those that the loaded class does not know.
+    `changed` names tensors that an edit made another; with the `identical` ones they make up `tensors`. Of what the
+    source's files have and it has not, `tied` are stored under another name too, and `unknown` to the loaded class.
     """
 
     tensors: int
-    changed: int
+    changed: tuple[str, ...]
     identical: int
-    missing: tuple[str, ...]
+    tied: tuple[str, ...]
+    unknown: tuple[str, ...]
 
 
 def verify(
@@ -35,31 +36,42 @@ def verify(
     original: Mapping[str, Tensor],
     source: Path | None,
     report: Callable[[int, int], None],
+    tied: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
 ) -> Verification:
     """Compare the files in `folder` with `expected`, bit for bit; `original` holds the tensors before the edits.
 
-    Both are by the names of a checkpoint; where several share their memory one of them is enough. Raises
-    `EngineError` for the first tensor that is not there, is another one, or that nobody asked for.
+    `tied` picks from names of the source's files those that loading ties to another tensor. Both states are by the
+    names of a checkpoint; where several share their memory one of them is enough. Raises `EngineError` for the first
+    tensor that is not there, is another one, or that nobody asked for.
     """
     stored = tensor_files(folder)
     present = {place(expected[name]) for name in stored if name in expected}
     lost = [name for name, tensor in expected.items() if name not in stored and place(tensor) not in present]
     if lost:
-        raise _wrong(f"it lacks {_some(lost)}")
+        raise failed(f"it lacks {_some(lost)}")
     strange = [name for name in stored if name not in expected]
     if strange:
-        raise _wrong(f"it holds {_some(strange)}, which the model has not")
+        raise failed(f"it holds {_some(strange)}, which the model has not")
     opened = {file: _opened(file) for file in stored.values()}
-    changed = 0
+    changed = []
     for done, (name, file) in enumerate(stored.items(), start=1):
         tensor, found = expected[name], opened[file].get_tensor(name)
         if found.shape != tensor.shape:
-            raise _wrong(f"{name} has the shape {tuple(found.shape)} in place of {tuple(tensor.shape)}")
+            raise failed(f"{name} has the shape {tuple(found.shape)} in place of {tuple(tensor.shape)}")
         if not same_bits(found, tensor):
-            raise _wrong(f"{name} is not what was computed")
-        changed += not same_bits(tensor, original[name])
+            raise failed(f"{name} is not what was computed")
+        if not same_bits(tensor, original[name]):
+            changed.append(name)
         report(done, len(stored))
-    return Verification(len(stored), changed, len(stored) - changed, _missing(stored, source))
+    missing = _missing(stored, source)
+    known = set(tied(missing))
+    return Verification(
+        len(stored),
+        tuple(sorted(changed)),
+        len(stored) - len(changed),
+        tuple(name for name in missing if name in known),
+        tuple(name for name in missing if name not in known),
+    )
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -92,7 +104,7 @@ def _missing(stored: Mapping[str, Path], source: Path | None) -> tuple[str, ...]
     for name in there.keys() & stored.keys():
         before, after = (tuple(opened[files[name]].get_slice(name).get_shape()) for files in (there, stored))
         if before != after:
-            raise _wrong(f"{name} has the shape {after}; in {source} it has {before}")
+            raise failed(f"{name} has the shape {after}; in {source} it has {before}")
     return tuple(sorted(there.keys() - stored.keys()))
 
 
@@ -114,7 +126,8 @@ def _some(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _wrong(why: str) -> EngineError:
+def failed(why: str) -> EngineError:
+    """Say that an export is not what it should be."""
     return EngineError(
         f"The export did not pass its verification: {why}.", "Nothing was put in its place. Check the disk; try again."
     )

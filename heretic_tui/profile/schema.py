@@ -240,6 +240,14 @@ class Profile(Table):
     full_normalization_lora_rank: int = setting(
         3, "Rank of the adapter that stands for an edit with full row normalization.", "ablation", ge=1
     )
+    adapter_error: float | None = setting(
+        None,
+        "Largest relative error of an adapter that stands for an edit with full row normalization; its rank grows "
+        "until every weight is that close, instead of being full_normalization_lora_rank.",
+        "ablation",
+        gt=0,
+        lt=1,
+    )
     gain_aware: bool = setting(
         True,
         "Where a norm follows a writer, turn the direction by the norm's gain, so that nothing of it leaks back.",

@@ -21,6 +21,7 @@ from heretic_tui.engine.events import Event
 from heretic_tui.engine.records import ModelFacts
 from heretic_tui.exports import EXPORT, SHARDS, ExportOrder, Place, default_place, look_at, needed
 from heretic_tui.formats import one_line, size
+from heretic_tui.profile.schema import Profile
 from heretic_tui.screens.dialogs import Confirm, Pick
 from heretic_tui.screens.export_result import DIM, result
 from heretic_tui.screens.frame import FrameScreen
@@ -183,7 +184,7 @@ class ExportScreen(FrameScreen):
         if not self.adapter:
             rows += [
                 Row("dtype", ("Data type", f"{DTYPES[self.dtype]}{loaded}")),
-                Row("shard", ("Shards", f"files of up to {shard}" if shard else "")),
+                Row("shard", ("Shards", f"files of up to {shard}" if shard else "as the original has them")),
                 Row("measure", ("Measure", _tick(self.measure, "load it afresh and score it (needs memory)"))),
             ]
         rows.append(Row("overwrite", ("Replace", _tick(self.overwrite, "a model that is there already"))))
@@ -196,7 +197,8 @@ class ExportScreen(FrameScreen):
         run = Run(path)
         known, profile = run.model(), run.profile
         rank = profile.full_normalization_lora_rank if profile.row_normalization == "full" else 1
-        found = Facts(known[0] if known else None, str(profile.max_shard_size), rank)
+        shard = "" if profile.max_shard_size == Profile().max_shard_size else str(profile.max_shard_size)
+        found = Facts(known[0] if known else None, shard, rank)
         self.app.call_from_thread(self._know, path, found)
 
     def _know(self, path: Path, found: Facts) -> None:
@@ -313,7 +315,7 @@ class ExportScreen(FrameScreen):
                 self.dtype = _next(list(DTYPES), self.dtype, by)
             case "shard":
                 facts = self._facts.get(self._run) if self._run else None
-                present = self.shard or (facts.shard if facts else SHARDS[2])
+                present = self.shard or (facts.shard if facts else "") or SHARDS[2]
                 self.shard = _next(sorted({*SHARDS, present}, key=lambda text: (len(text), text)), present, by)
         self._show()
 

@@ -200,7 +200,7 @@ def test_an_adapter_can_be_cast_too(session, study, tmp_path):
 # Verification
 
 
-def test_tensors_that_the_class_does_not_know_are_reported(tiny_folder, tmp_path):
+def test_tensors_that_the_class_does_not_know_are_kept(tiny_folder, tmp_path):
     source = shutil.copytree(tiny_folder, tmp_path / "source")
     tensors = load_file(source / "model.safetensors")
     extra = {"model.later.head.weight": torch.ones(3)}
@@ -208,8 +208,9 @@ def test_tensors_that_the_class_does_not_know_are_reported(tiny_folder, tmp_path
     model = result(Session().load(str(source), Profile()))
     events, _ = run(export_merged(model, same_direction(model, unit()), RECORD, Profile(), tmp_path / "out"))
     (verified,) = (event for event in events if isinstance(event, Verified))
-    assert verified.missing == ("model.later.head.weight",)
-    assert verified.tensors == len(tensors)
+    assert verified.unknown == ()
+    assert verified.tensors == len(tensors) + 1
+    assert torch.equal(stored(tmp_path / "out")["model.later.head.weight"], torch.ones(3))
 
 
 def test_an_export_without_verification_says_nothing_of_one(session, study, tmp_path):
@@ -252,6 +253,7 @@ def test_an_export_that_is_not_what_it_should_be_takes_nobodys_place(
     target = tmp_path / "out"
     target.mkdir()
     (target / "old.txt").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(session.model, "source", None)
     spoiled(monkeypatch, spoil)
     with pytest.raises(EngineError, match=message):
         run(export_job(study, 1, target, overwrite=True, load=session.load))
@@ -342,6 +344,7 @@ class Stuck:
             finally:
                 self.ended.set()
 
+        monkeypatch.setattr(model, "source", None)  # so that the library writes it
         monkeypatch.setattr(model.network, "save_pretrained", slow)
         monkeypatch.setattr(background, "GRACE", 0.05)
 

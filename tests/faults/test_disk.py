@@ -57,7 +57,14 @@ class Disk:
             self.refusals += 1
             raise SafetensorError(f"Error while serializing: I/O error: {error.strerror} (os error {error.errno})")
 
+        opened = Path.open
+
+        def half_opened(path: Path, mode: str = "r", **options: object):
+            found = opened(path, mode, **options)
+            return Half(found, lambda: self._fail(error)) if final_name(path) == name and mode == "wb" else found
+
         self.patch.setattr(Path, "write_text", half_text)
+        self.patch.setattr(Path, "open", half_opened)
         self.patch.setattr(safetensors.torch, "save_file", half_file)
         self.patch.setattr("transformers.modeling_utils.safe_save_file", half_file)
 
@@ -126,7 +133,7 @@ class Half:
     def close(self) -> None:
         self.file.close()
 
-    def write(self, text: str) -> None:
+    def write(self, text: str | bytes) -> None:
         self.file.write(text[: len(text) // 2])
         self.file.flush()
         self.fail()
@@ -401,6 +408,7 @@ def test_an_export_to_a_really_full_disk(heretic, study, small_disk, contents, p
     (small_disk / "ballast").write_bytes(b"\0" * 900_000)
     with pytest.MonkeyPatch.context() as patch:  # as if another program took the room meanwhile
         patch.setattr("heretic_tui.engine.pipeline.check_target", lambda *_, **__: None)
+        patch.setattr("heretic_tui.engine.export._check_room", lambda *_: None)
         outcome = heretic("export", study, "--trial", 1, "--to", target, "--overwrite")
     outcome.is_plain(target, "the disk is full")
     assert contents(target) == {"old.txt": b"old"}

@@ -93,7 +93,10 @@ def test_every_choice_of_a_scorer_is_a_line_of_its_own():
 
 def test_searching_finds_names_and_help_over_all_groups():
     found = list(fields("").values())
-    assert {field.key for field in form.matching(found, "RANK adapter")} == {"full_normalization_lora_rank"}
+    assert {field.key for field in form.matching(found, "RANK adapter")} == {
+        "adapter_error",
+        "full_normalization_lora_rank",
+    }
     assert {field.group for field in form.matching(found, "prompts")} > {"prompts", "scoring", "model"}
 
 

@@ -325,8 +325,8 @@ def test_the_space_needed_follows_the_dtype(tmp_path):
 
 
 def test_results_are_told_in_words(tmp_path):
-    assert verification(Verified(1, 10, 4, 6, ("tied",))).endswith(
-        "1 of the source's are not written again (tied or unused)."
+    assert verification(Verified(1, 10, 4, 6, (), ("mtp.head",))).endswith(
+        "1 of the source's are not in it: the loaded class does not know them."
     )
     trial = record(3, 5, 0.01)
     again = Evaluated("x", "y", trial.scores, {})

@@ -1,0 +1,127 @@
+"""Peak memory of a merge of the source's files against a plain save, on a checkpoint of random weights made here.
+
+    python tests/benchmarks/export_memory.py [gigabytes] [folder]
+
+Each way runs in a process of its own, which loads the model first; what counts is how far its anonymous memory (that
+of the process alone, without mapped files) rises above what the loaded model takes. Everything written is removed.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+SHARD = "500MB"
+WIDTH, VOCABULARY = 2048, 260
+
+
+def make(folder: Path, size: float) -> None:
+    """Write a bfloat16 checkpoint of about `size` bytes in shards."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+    from tiny_models import EOS, PAD, tiny_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    layer = 2 * (4 * WIDTH * WIDTH + 3 * WIDTH * 4 * WIDTH)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=round(size / layer),
+        num_attention_heads=16,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size=SHARD)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+def anonymous() -> int:
+    """Bytes of this process's anonymous memory."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+class Peak(threading.Thread):
+    """The highest anonymous memory seen, looked at 200 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.highest, self.on = anonymous(), True
+
+    def run(self) -> None:
+        """Look until it is told to stop."""
+        while self.on:
+            self.highest = max(self.highest, anonymous())
+            time.sleep(0.005)
+
+
+def measure(way: str, source: str, target: str) -> None:
+    """Export in one way and print the figures as JSON."""
+    from heretic_tui.engine.directions import Directions
+    from heretic_tui.engine.events import Verified
+    from heretic_tui.engine.export import export_merged
+    from heretic_tui.engine.parameters import AblationParameters, Kernel
+    from heretic_tui.engine.records import TrialRecord
+    from heretic_tui.engine.session import Session
+    from heretic_tui.profile.schema import Profile
+
+    torch.set_num_threads(1)
+    profile = Profile(row_normalization="full")
+    job = Session().load(source, profile)
+    while True:
+        try:
+            next(job)
+        except StopIteration as stop:
+            model = stop.value
+            break
+    if way == "plain":
+        model.source = None
+    layers = len(model.layers)
+    rows = torch.nn.functional.normalize(torch.randn(layers + 1, WIDTH), dim=1)
+    kernel = Kernel(1.0, layers / 2, 1.0, float(layers))
+    record = TrialRecord(1, AblationParameters(None, {"attn.o_proj": kernel, "mlp.down_proj": kernel}), {}, 1.0)
+    before, began = anonymous(), time.perf_counter()
+    peak = Peak()
+    peak.start()
+    events = list(export_merged(model, Directions(torch.zeros_like(rows), rows, rows), record, profile, Path(target)))
+    peak.on = False
+    (verified,) = (event for event in events if isinstance(event, Verified))
+    seconds = time.perf_counter() - began
+    facts = {"loaded": before, "above": peak.highest - before, "seconds": seconds, "changed": verified.changed}
+    print(json.dumps(facts | {"tensors": verified.tensors}))
+
+
+def main() -> None:
+    """Make the checkpoint, measure both ways, remove everything."""
+    size = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
+    folder = Path(tempfile.mkdtemp(dir=sys.argv[2] if len(sys.argv) > 2 else None))
+    try:
+        make(folder / "source", size * 1e9)
+        files = list((folder / "source").glob("*.safetensors"))
+        print(f"{len(files)} shards, {sum(file.stat().st_size for file in files) / 1e9:.2f} GB in all, bfloat16")
+        for way in ("merge", "plain"):
+            call = [sys.executable, __file__, "--measure", way, str(folder / "source"), str(folder / "out")]
+            found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            print(
+                f"{way:<6} {found['above'] / 1e9:6.2f} GB above the loaded model's {found['loaded'] / 1e9:.2f} GB, "
+                f"{found['seconds']:.0f} s with verification, {found['changed']} of {found['tensors']} tensors changed"
+            )
+            shutil.rmtree(folder / "out")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        measure(*sys.argv[2:])
+    else:
+        main()
