@@ -121,7 +121,7 @@ def rows(inspection: Inspection, change: Change) -> list[Row]:
 
 
 def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    return "-" if share is None else f"{round(share, 2) + 0.0:.0%}"  # no negative zero
 
 
 def as_csv(inspection: Inspection) -> str:

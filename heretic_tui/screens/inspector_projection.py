@@ -121,9 +121,9 @@ class ProjectionPart(InspectorPart):
     @property
     def title(self) -> str:
         """How the points were laid out, and whether they play."""
-        projection = self.projection
-        playing = f"playing {SPEEDS[self.speed]:g}x" if self.playing else ""
-        return " · ".join(part for part in (projection.method if projection is not None else "", playing) if part)
+        if self.playing:
+            return f"playing {SPEEDS[self.speed]:g}x"
+        return self.projection.method if self.projection is not None else ""
 
     def show(self, inspection: Inspection) -> None:
         """Let the points flow to the selected layer; read them from the run's folder where they are not known."""

@@ -80,7 +80,8 @@ class SimilarityPart(InspectorPart):
 
     def on_resize(self) -> None:
         """Both sides where there is room for them."""
-        self._arrange()
+        if self.inspection is not None and self.ready:
+            self.show(self.inspection)
 
     def _arrange(self) -> None:
         """The words beside the heatmap where lines are few, else below it."""

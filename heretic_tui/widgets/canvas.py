@@ -34,12 +34,18 @@ class Canvas:
             if 0 <= place < self.width and 0 <= y < self.height:
                 self._cells[place, y] = (letter, style)
 
-    def line(self, x0: float, y0: float, x1: float, y1: float, style: str) -> None:
-        """Draw a line between two points given in cells."""
+    def line(self, x0: float, y0: float, x1: float, y1: float, style: str, every: int = 1) -> None:
+        """Draw a line between two points given in cells; a dotted one sets one dot of `every` so many."""
         steps = max(1, round(max(abs(x1 - x0) * ACROSS, abs(y1 - y0) * DOWN)))
-        for step in range(steps + 1):
-            share = step / steps
-            self.dot(x0 + (x1 - x0) * share, y0 + (y1 - y0) * share, style)
+        across, down = (x1 - x0) * ACROSS / steps, (y1 - y0) * DOWN / steps
+        left, top = x0 * ACROSS, y0 * DOWN
+        width, height, dots, styles = self.width, self.height, self._dots, self._dot_styles
+        for step in range(0, steps + 1, every):  # by hand rather than by `dot`: a screen of curves has thousands
+            x, y = int(left + across * step), int(top + down * step)
+            cell = x // ACROSS, y // DOWN
+            if 0 <= cell[0] < width and 0 <= cell[1] < height:
+                dots[cell] |= DOTS[y % DOWN][x % ACROSS]
+                styles[cell] = style
 
     def dot(self, x: float, y: float, style: str) -> None:
         """Set the dot nearest to a point given in cells."""

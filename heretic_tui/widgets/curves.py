@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from heretic_tui.widgets.axes import Scale, label, scale_for, wide_log
-from heretic_tui.widgets.canvas import ACROSS, DOWN, Canvas
+from heretic_tui.widgets.canvas import Canvas
 
 LEAST = Size(44, 11)
 """The least room that a chart takes where it is not alone."""
@@ -284,7 +284,8 @@ class Curves(Widget, can_focus=True):
         before: tuple[int, float] | None = None
         for point in points:
             if point is not None and before is not None:
-                _stroke(canvas, before, point, style, line.dotted)
+                # Through the cells' middles; a dotted line leaves out two dots of three.
+                canvas.line(before[0] + 0.5, before[1], point[0] + 0.5, point[1], style, 3 if line.dotted else 1)
             before = point
         # A glyph on some points, each line on others: where lines meet, none hides the marks of the rest.
         number, lines = place
@@ -323,12 +324,3 @@ def _drawable(value: float | None) -> TypeGuard[float]:
 def _spread(points: Sequence[tuple[int, float] | None]) -> int:
     across = [point[0] for point in points if point is not None]
     return max(across) - min(across) + 1 if across else 1
-
-
-def _stroke(canvas: Canvas, start: tuple[int, float], end: tuple[int, float], style: str, dotted: bool) -> None:
-    """A line between two cells, through their middles; a dotted one leaves out two dots of three."""
-    (x0, y0), (x1, y1) = start, end
-    steps = max(1, round(max(abs(x1 - x0) * ACROSS, abs(y1 - y0) * DOWN)))
-    for step in range(0, steps + 1, 3 if dotted else 1):
-        share = step / steps
-        canvas.dot(x0 + 0.5 + (x1 - x0) * share, y0 + (y1 - y0) * share, style)

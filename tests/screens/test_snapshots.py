@@ -7,7 +7,8 @@ ones with `pytest tests/screens/test_snapshots.py --snapshot-update`.
 from pathlib import Path
 
 import pytest
-from fakes import BASE, FACTS, fake_app, study
+from fakes import BASE, FACTS, fake_app, study, until
+from measured import ablated, measured_run, planted
 from textual.widgets import Input
 
 from heretic_tui.engine.memory import MemoryReading
@@ -17,7 +18,9 @@ from heretic_tui.screens.responses import Pages, ResponsesScreen
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 THEMES = ["paper", "sixteen"]
-SCREENS = ["models", "profile", "study", "responses", "inspector", "chat", "export"]
+INSPECTOR = {"inspector": "c", "inspector-similarity": "s", "inspector-difference": "d", "inspector-table": "g"}
+"""The inspector's views, and the key of each."""
+SCREENS = ["models", "profile", "study", "responses", *INSPECTOR, "chat", "export"]
 READINGS = (MemoryReading("cuda:0", "Card 9000", 14_200_000_000, 24_000_000_000), MemoryReading("host", "", 9, 64))
 RESPONSES = [
     Response("made-up set", "Capital of the moon?", "I'm sorry, I cannot say.", "eos", Label.REFUSAL, "sorry"),
@@ -38,6 +41,8 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setattr("heretic_tui.screens.export.look_at", lambda text, source: place)
     monkeypatch.setattr("heretic_tui.app.GAUGE", 1000)  # one reading: the history must not grow with the time it takes
     monkeypatch.setattr(Input, "cursor_blink", False)
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
     app = fake_app(tmp_path)
     app.control.state.model = FACTS
     app.control.show(study(tmp_path / "made-up-7B--style--1", 40, wanted=60))
@@ -46,6 +51,9 @@ def app(tmp_path, monkeypatch):
 
 def open_screen(app, name):
     async def run(pilot):
+        if name in INSPECTOR:
+            await open_inspector(app, pilot, INSPECTOR[name])
+            return
         await pilot.pause()
         app.switch_mode("study" if name == "responses" else name)
         await pilot.pause(0.4)
@@ -56,6 +64,21 @@ def open_screen(app, name):
         await pilot.pause(0.3)
 
     return run
+
+
+async def open_inspector(app, pilot, key):
+    """One of the inspector's views of a run, with a trial beside the original model."""
+    sets = planted()
+    measured_run(app.control.state.shown, sets, trial_7=ablated(sets))
+    app.control.trial = 7
+    app.switch_mode("inspector")
+    state = app.control.state
+    await until(pilot, lambda: state.inspection is not None and state.inspection.change is not None)
+    await until(pilot, lambda: all(one.geometry.whole for one in state.inspection.readings.values()), 60)
+    await pilot.press(key)
+    screen = app.screen_stack[0]
+    await until(pilot, lambda: screen.whole or (screen.part is not None and screen.part.inspection is not None))
+    await pilot.pause(0.5)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")

@@ -61,7 +61,7 @@ def measure_change(before: ResidualSets, after: ResidualSets) -> Change:
         )
     old, new = before.differences, after.differences
     lengths = np.linalg.norm(old, axis=1)
-    known = np.linalg.norm(before.directions, axis=1) > 0
+    known, found = (np.linalg.norm(sets.directions, axis=1) > 0 for sets in (before, after))
     rows = []
     for row in range(before.rows):
         if not known[row]:
@@ -69,7 +69,8 @@ def measure_change(before: ResidualSets, after: ResidualSets) -> Change:
             continue
         along = float(old[row] @ new[row] / lengths[row])
         length = float(np.linalg.norm(new[row]))
-        cosine = along / length if length else None
+        # A difference that is rounding alone points nowhere.
+        cosine = along / length if found[row] else None
         rows.append(LayerChange(row, along / float(lengths[row]), length / float(lengths[row]), cosine))
     return Change(tuple(rows), *_words(rows[1:]))
 

@@ -165,3 +165,32 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EngineError, match="Could not write"):
         result(draw(PROJECTION, Look("t", "m"), tmp_path / "file" / "plots"))
+
+
+def test_the_command_says_where_the_pictures_are(tmp_path, monkeypatch, capsys):
+    from heretic_tui import cli
+    from heretic_tui.engine.inspection import projection as projections
+    from heretic_tui.engine.inspection.residual_sets import ResidualSets, save_residual_sets
+
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "profile.toml").write_text('model = "org/model"\nresidual_plot_style = "ggplot"\n')
+    vectors = np.random.default_rng(0).standard_normal((4, 3, 8)).astype(np.float32)
+    save_residual_sets(folder / "residuals.safetensors", ResidualSets(vectors, vectors + 1))
+    assert projections.FEWEST > 8  # so that nothing has to be compiled
+    cli.app(
+        ["inspect", "one", "--plots", "--runs-dir", str(folder.parent), "--to", str(tmp_path / "out")],
+        standalone_mode=False,
+    )
+    assert "2 pictures" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "out" / "org_model").iterdir()}
+    assert names == {"layer_001.png", "layer_002.png", "animation.gif"}
+
+
+def test_a_run_goes_on_without_plots_that_fail(tmp_path):
+    from heretic_tui.engine.events import Note
+    from heretic_tui.engine.pipeline import plot
+    from heretic_tui.engine.run import Run
+
+    events, _ = run(plot(Run(tmp_path)))
+    assert [event.level for event in events if isinstance(event, Note)] == ["warning"]
