@@ -208,13 +208,15 @@ class Control:
         name, chosen = self.model_name, self.profile
 
         def make(session: "Session") -> Any:
+            from heretic_tui.demo import MODEL_DIR
             from heretic_tui.engine.inspection import measuring
             from heretic_tui.engine.run import Run
             from heretic_tui.profile import store
 
             if path is not None:
                 return measuring.measure_run(Run(path), trial, load=session.load)
-            loaded = self.trusting(str(name), chosen or store.resolve(None))
+            own = store.resolve("demo") if name == str(MODEL_DIR) else chosen  # the demo knows no other prompts
+            loaded = self.trusting(str(name), own or store.resolve(None))
             return measuring.measure(
                 str(name), loaded.profile, Path(loaded.name).stem, self.runs_dir, load=session.load
             )

@@ -228,7 +228,8 @@ class InspectorScreen(InspectorDesk):
         """What stands in the view's place: what is wrong or missing, and what to press; empty where nothing is."""
         inspection = self.inspection
         if self.state.shown is None:
-            return NO_RUN
+            measuring = self.control.worker.current == MEASURE
+            return "The model is being measured, in a run of its own. x stops it." if measuring else NO_RUN
         if self.problem is not None:
             return f"{self.problem.cause}\n\n{self.problem.remedy}"
         if inspection is None:

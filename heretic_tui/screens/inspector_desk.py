@@ -259,7 +259,7 @@ class InspectorDesk(FrameScreen):
         if inspection is None or self.measure_front():
             return
         number = inspection.number
-        if inspection.shown.missing:
+        if inspection.shown.missing or self.control.studying:
             self._measure(inspection.path, number)
             return
         self.app.push_screen(

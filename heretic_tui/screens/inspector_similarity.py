@@ -44,6 +44,7 @@ class SimilarityPart(InspectorPart):
     SimilarityPart #verdict { height: 1fr; min-height: 2; scrollbar-size-vertical: 1; }
     SimilarityPart.-beside { layout: horizontal; }
     SimilarityPart.-beside Horizontal { width: auto; height: 1fr; }
+    SimilarityPart.-beside Heatmap { height: 1fr; }
     SimilarityPart.-beside #verdict { width: 1fr; height: 1fr; margin-left: 2; }
     SimilarityPart #words { height: auto; }
     """

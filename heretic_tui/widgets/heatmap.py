@@ -192,7 +192,7 @@ class Heatmap(Widget, can_focus=True):
         lines = self._characters(blocks, wide, high, here) if self._plain else self._halves(blocks, wide, high, here)
         named = -1
         # The names of a few rows, and the cursor's.
-        step = max(1, math.ceil((2 if self._plain else 4) / high))
+        step = 1 if high > 1 else 2 if self._plain else 4
         for index, cells in lines:
             fresh, named = index != named, index
             name, style = "", axis
