@@ -142,7 +142,7 @@ def projection_path(run: "Run", trial: int = ORIGINAL) -> Path:
 
 def seconds_needed(layers: int, points: int) -> float:
     """About how long a projection takes on two cores."""
-    return 4 + layers * points * 0.0005
+    return 4 + layers * points * 0.0003
 
 
 def save_projection(path: Path, projection: Projection, marks: Sequence[str]) -> None:
