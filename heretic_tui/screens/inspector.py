@@ -20,7 +20,7 @@ from heretic_tui.screens.inspector_desk import InspectorDesk, the
 from heretic_tui.screens.inspector_part import InspectorPart
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Column, Rows
-from heretic_tui.widgets.text import data
+from heretic_tui.widgets.text import data, put
 from heretic_tui.widgets.wide_rows import WideRows
 from heretic_tui.worker import JobEnded, JobStarted
 
@@ -195,7 +195,7 @@ class InspectorScreen(InspectorDesk):
             self._show_table()
         words = self._nothing()
         self.set_class(bool(words), "-nothing")
-        self.query_one("#nothing", Static).update(plain(words))
+        put(self.query_one("#nothing", Static), plain(words))
         self._show_names()
         if words or inspection is None or self.whole:
             for one in self.query(InspectorPart):
@@ -245,7 +245,7 @@ class InspectorScreen(InspectorDesk):
         """The views' names with the one in front marked, and the titles."""
         space = " " if self.size.width >= ROOMY else ""
         names = Content(space).join(self._tab(key, name, space) for name, (key, _, _) in self._tabs())
-        self.query_one("#views", Static).update(names)
+        self.query_one("#views", Static).update(names, layout=False)
         inspection, part = self.inspection, self.part
         front = self.query_one("#front")
         if inspection is None:

@@ -21,7 +21,7 @@ from heretic_tui.widgets.memory_gauge import Gauge, MemoryGauge
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Rows
 from heretic_tui.widgets.scatter import Scatter
-from heretic_tui.widgets.text import data
+from heretic_tui.widgets.text import data, put
 
 if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
@@ -172,7 +172,7 @@ class StudyScreen(FrameScreen):
         self.query_one("#table").set_class(bool(waiting and not (study and study.base)), "-hidden")
         if waiting:
             lines = [f"✓ {one_line(one.phase)}: {one_line(one.result)} ({duration(one.seconds)})" for one in done]
-            _put(phases, "\n".join([*lines, *_now(self.state.activity)]))
+            put(phases, "\n".join([*lines, *_now(self.state.activity)]))
 
     def _show_selection(self) -> None:
         study = self.study
@@ -182,14 +182,14 @@ class StudyScreen(FrameScreen):
         box = self.query_one("#scatterbox")
         if study is None:
             panel.border_title = "Trial"
-            _put(words, "")
+            put(words, "")
             scatter.show(trials.cloud(StudyView(self.control.runs_dir, "", (), 0), None), None)
             layers.show((), None)
             box.border_title = "Scatter"
             return
         record = study.records.get(trial or -1)
         panel.border_title = "Original model" if trial == 0 else f"Trial {trial}" if trial else "Trial"
-        _put(words, one_line(trials.words(study, trial)))
+        put(words, one_line(trials.words(study, trial)))
         scatter.show(trials.cloud(study, self.logarithmic), trial)
         layers.show(
             trials.weights(record, study.layers) if record and study.layers else (),
@@ -361,12 +361,6 @@ class StudyScreen(FrameScreen):
             self.action_log()
         else:
             self.query_one("#table", Rows).focus()
-
-
-def _put(place: Static, text: str) -> None:
-    """Change a text only where it is another one: a change lays the whole screen out anew."""
-    if place.content != text:
-        place.update(text)
 
 
 def _now(activity: Activity | None) -> list[str]:
