@@ -28,7 +28,9 @@ class Tmux:
 
     def __call__(self, *arguments):
         command = ["tmux", "-L", self.name, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+        # A size in the environment, as parallel test processes have, would stand for the terminal's own.
+        kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+        done = subprocess.run(command, capture_output=True, text=True, env={**kept, "LC_ALL": "C.UTF-8"})
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,11 @@ class Disk:
         raise OSError(error.errno, error.strerror)
 
     def _write(self, name: str, error: OSError) -> None:
+        import safetensors.numpy
         import safetensors.torch
         from safetensors import SafetensorError
 
-        write_text, save_file = Path.write_text, safetensors.torch.save_file
+        write_text, torch_save = Path.write_text, safetensors.torch.save_file
 
         def half_text(path: Path, text: str, **options: str) -> int:
             if final_name(path) != name:
@@ -49,9 +51,9 @@ class Disk:
             write_text(path, text[: len(text) // 2], **options)
             return self._fail(error)
 
-        def half_file(tensors: object, path: Path, *more: object, **options: object) -> None:
+        def half_file(save: Callable[..., None], tensors: object, path: Path, *more: object, **options: object) -> None:
             if final_name(path) != name:
-                save_file(tensors, path, *more, **options)
+                save(tensors, path, *more, **options)
                 return
             Path(path).write_bytes(b"\0" * 100)
             self.refusals += 1
@@ -65,8 +67,9 @@ class Disk:
 
         self.patch.setattr(Path, "write_text", half_text)
         self.patch.setattr(Path, "open", half_opened)
-        self.patch.setattr(safetensors.torch, "save_file", half_file)
-        self.patch.setattr("transformers.modeling_utils.safe_save_file", half_file)
+        for library in (safetensors.torch, safetensors.numpy):
+            self.patch.setattr(library, "save_file", partial(half_file, library.save_file))
+        self.patch.setattr("transformers.modeling_utils.safe_save_file", partial(half_file, torch_save))
 
     def _fsync(self, name: str, error: OSError) -> None:
         fsync, opened = os.fsync, Path.open

@@ -77,7 +77,7 @@ def stream_sets(layers=16, width=96, prompts=60, planted_at=9, strength=12.0, dr
 def deep_model(monkeypatch, layers):
     """A tiny model with as many layers as wanted."""
     config = LlamaConfig(**{**tiny_models.COMMON, "num_hidden_layers": layers})
-    monkeypatch.setitem(tiny_models.CONFIGS, "deep", lambda: config)
+    monkeypatch.setitem(tiny_models.ARCHITECTURES, "deep", lambda: config)
     return tiny_models.tiny_model("deep")
 
 

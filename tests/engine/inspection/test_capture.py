@@ -67,7 +67,7 @@ def test_where_attention_and_mlp_read_the_same_stream_there_is_no_such_place(arc
     import tiny_models
 
     kept = {"num_attention_heads": 4, **SMALL}
-    monkeypatch.setitem(tiny_models.CONFIGS, architecture, lambda: PARALLEL[architecture](**kept))
+    monkeypatch.setitem(tiny_models.ARCHITECTURES, architecture, lambda: PARALLEL[architecture](**kept))
     network = tiny_models.tiny_network(architecture)
     model = tiny_model()
     model.network, model.layers = network, network.base_model.layers
