@@ -1,11 +1,12 @@
-"""Writing so that a crash leaves the old or the new, never a half."""
+"""Writing files whole or not at all, with failures that a user can act on."""
 
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from heretic_tui.atomic import write_whole
 from heretic_tui.engine.errors import write_failure
 
 
@@ -14,19 +15,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises `EngineError` where the disk is full, read-only or refuses; the old file then still stands.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(temporary: Path) -> None:
         with os_errors():
             write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+
+    try:
+        write_whole(path, fill)
     except OSError as error:
         raise write_failure(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

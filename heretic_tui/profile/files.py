@@ -1,9 +1,8 @@
 """Reading and writing a profile's file: UTF-8, whole or not at all."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from heretic_tui.atomic import write_whole
 from heretic_tui.profile.problems import Problem, ProfileError
 
 
@@ -22,30 +21,11 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name beside the file and rename, so that a failure leaves the old file as it was."""
-    target = path.resolve()  # a link stays a link
-    temporary: str | None = None
+    """Write UTF-8 text atomically; a ProfileError says why it cannot be written."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(_mode(target))
-        Path(temporary).replace(target)
+        write_whole(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise _refused(path, f"cannot be written: {_why(path, error)}; the old file is as it was") from error
-
-
-def _mode(target: Path) -> int:
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _refused(path: Path, reason: str) -> ProfileError:

@@ -229,7 +229,7 @@ def tiny_tokenizer(template=TEMPLATE):
 
 
 def tiny_network(architecture, seed=0):
-    """A network whose norms and biases are as random as its weights, so that nothing hides at identity."""
+    """A network whose norms, biases and layer scalars are as random as its weights: nothing hides at identity."""
     torch.manual_seed(seed)
     config = ARCHITECTURES[architecture]()
     network = network_class(config).from_config(config)
@@ -241,6 +241,9 @@ def tiny_network(architecture, seed=0):
                 weights.normal_(std=0.3)
             else:
                 weights.normal_(std=0.15)
+        for name, scalar in network.named_buffers():
+            if name.endswith("layer_scalar"):
+                scalar.uniform_(0.4, 0.8)
     return network.eval().requires_grad_(False)
 
 

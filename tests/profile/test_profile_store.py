@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from heretic_tui import paths
-from heretic_tui.profile import files
 from heretic_tui.profile.schema import Profile
 from heretic_tui.profile.settings import settings
 from heretic_tui.profile.store import (
@@ -124,7 +123,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_why(by_hand, monkeypatc
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ProfileError, match="cannot be written: No space left on device"):
         save(set_value(load(by_hand), "seed", 4))
     assert by_hand.read_text() == BY_HAND

@@ -10,7 +10,7 @@ from textual.widgets import Input, TextArea
 from heretic_tui import logs, paths
 from heretic_tui.engine.events import PromptsPreviewed
 from heretic_tui.formats import one_line
-from heretic_tui.profile import files, store
+from heretic_tui.profile import store
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
 from heretic_tui.screens.value_dialog import Broken, EditValue
 from heretic_tui.widgets.rows import Rows
@@ -217,7 +217,7 @@ def test_a_save_that_fails_says_why_and_loses_nothing(tmp_path, mine, monkeypatc
     async def steps(pilot, screen):
         await type_value(pilot, screen, "n_trials", "12")
         await pilot.press("tab")
-        monkeypatch.setattr(files.os, "fsync", full)
+        monkeypatch.setattr("os.fsync", full)
         await pilot.press("s")
         await until(pilot, lambda: any("No space left" in one.message for one in pilot.app._notifications))
         assert screen.draft.unsaved

@@ -1,8 +1,4 @@
-"""The leak probe: does anything write along a direction once every known writer is ablated?
-
-A layer's update is its output less its input. With every writer of the layer ablated for a unit vector v, the update
-has no component along v: what is left came through a weight that was not found, in whatever architecture.
-"""
+"""What every layer writes along its own direction, and what of it is left once every known writer is ablated."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +11,8 @@ from heretic_tui.engine.errors import damaged
 from heretic_tui.engine.events import Tick
 from heretic_tui.engine.files import write_text
 from heretic_tui.engine.inspection.residual_sets import ORIGINAL, inspection_path
-from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from heretic_tui.engine.directions import Directions
     from heretic_tui.engine.language_model import LanguageModel
     from heretic_tui.engine.run import Run
@@ -32,7 +25,9 @@ PROMPTS = 4
 class Leak:
     """Mean share `|update . v| / |update|` of every decoder layer's update along its direction, at the last position.
 
-    `write` in the model as it is, `leak` with every writer fully ablated; None where that was not measured.
+    `write` in the model as it is, on its own stream: where a layer rescales the whole stream, that is part of its
+    update. `leak` with every writer fully ablated and the direction taken out of what enters the layer, so that no
+    rescaling counts; None where that was not measured.
     """
 
     write: tuple[float, ...]
@@ -42,7 +37,7 @@ class Leak:
 def measure_write(model: "LanguageModel", texts: Sequence[str], directions: "Directions") -> Job[Leak]:
     """What the model as it is, with any ablation in place, writes along the directions on a few templated texts."""
     yield Tick()
-    return Leak(_shares(model, texts, directions.vectors))
+    return Leak(_shares(model, texts, directions, cleaned=False))
 
 
 def measure_leak(
@@ -52,29 +47,25 @@ def measure_leak(
 
     Takes two passes over the texts; the weights are put back.
     """
-    from heretic_tui.engine.ablation import ablated
+    from heretic_tui.engine.updates import fully_ablated
 
     write = (yield from measure_write(model, texts, directions)).write
-    layers = len(model.layers)
-    full = Kernel(1.0, 0.0, 1.0, float(layers))
-    everywhere = AblationParameters(None, {ATTENTION: full, MLP: full})
-    with ablated(model, directions, everywhere, row_normalization="none", gain_aware=gain_aware):
+    with fully_ablated(model, directions, gain_aware=gain_aware):
         yield Tick()
-        leaked = _shares(model, texts, directions.vectors)
+        leaked = _shares(model, texts, directions, cleaned=True)
     return Leak(write, leaked)
 
 
-def _shares(model: "LanguageModel", texts: Sequence[str], vectors: "Tensor") -> tuple[float, ...]:
+def _shares(
+    model: "LanguageModel", texts: Sequence[str], directions: "Directions", *, cleaned: bool
+) -> tuple[float, ...]:
+    """Shares of all layers, means over the texts; each text by itself, so that nothing is padded."""
     import torch
 
-    from heretic_tui.engine.residuals import batch_residuals
+    from heretic_tui.engine.updates import update_shares
 
-    stream = torch.cat([batch_residuals(model, model.encode([text])) for text in texts]).double()
-    updates = stream.diff(dim=1)
-    along = (updates * vectors[1:].double()).sum(dim=-1).abs()
-    lengths = torch.linalg.vector_norm(updates, dim=-1)
-    shares = torch.where(lengths > 0, along / lengths, torch.zeros_like(along)).mean(dim=0)
-    return tuple(float(share) for share in shares)
+    found = [update_shares(model, model.encode([text]), directions, 1, cleaned=cleaned)[0] for text in texts]
+    return tuple(torch.cat(found, dim=1).mean(dim=(1, 2)).tolist())
 
 
 def leak_path(run: "Run", trial: int = ORIGINAL) -> Path:
