@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.inspection.direction import layer_name
+from heretic_tui.engine.inspection.direction import Direction, layer_name
 from heretic_tui.engine.inspection.direction_library import Entry
 from heretic_tui.engine.inspection.shelf import OWN, Shelf
 from heretic_tui.screens.dialogs import Pick
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 MIX = "mix"
 """The key of the mix."""
+
+
+def direction_of(key: str, shelf: Shelf, mix: Mix, row: int) -> Direction | None:
+    """The direction of a key while `row` is looked at; None where components have to be computed for it first.
+
+    Raises `EngineError` where there is none.
+    """
+    if key == MIX:
+        return mix.result
+    return shelf.at(key, row) if shelf.has(key, row) else None
 
 
 def direction_rows(shelf: Shelf, row: int, entries: Sequence[Entry], mix: Mix) -> list[Row]:
