@@ -165,18 +165,15 @@ class TokensPart(InspectorPart):
         def make() -> Job[Shelf]:
             return in_background(lambda _: open_shelf(paths.directions_dir(), path, sets))
 
-        def failed(error: EngineError) -> None:
-            self.shelf = Shelf(DirectionLibrary(paths.directions_dir()))
-            self._problem = str(error)
+        def opened(shelf: Shelf) -> None:
+            self.shelf = shelf
             self.paint()
 
-        self.compute("directions", make, self._opened, failed)
+        def failed(error: EngineError) -> None:
+            self._complain(error)
+            opened(Shelf(DirectionLibrary(paths.directions_dir())))
 
-    def _opened(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-        if shelf.vectors is None:
-            self._problem = "This run has no directions yet. D chooses a saved one, 3 goes on with the study."
-        self.paint()
+        self.compute("directions", make, opened, failed)
 
     @property
     def title(self) -> str:

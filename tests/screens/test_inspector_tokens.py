@@ -25,6 +25,7 @@ from heretic_tui.preferences import Preferences
 from heretic_tui.screens.dialogs import Confirm, Pick
 from heretic_tui.screens.form import Form
 from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog
+from heretic_tui.screens.inspector_painted import paint
 from heretic_tui.screens.inspector_tokens import TokensPart
 from heretic_tui.token_desk import CONTEXTS, TOKENS, VOCABULARY, TokenDesk
 from heretic_tui.widgets.message_box import MessageBox
@@ -484,6 +485,16 @@ def test_files_hold_what_is_shown(app, path):
     drive(app, path, steps)
 
 
+def test_a_damaged_file_of_directions_is_told(app, path):
+    (path / "directions.safetensors").write_bytes(b"[bold]no[/]")
+
+    async def steps(pilot):
+        await until(pilot, lambda: any("directions.safetensors" in one.message for one in app._notifications))
+        assert "There are no residual directions" in front(app)
+
+    drive(app, path, steps, read=False)
+
+
 def test_another_run_begins_anew(app, path, tmp_path, sets):
     other = measured_run(tmp_path / "runs" / "made-up--x--2", sets)
 
@@ -532,6 +543,46 @@ def test_the_embedded_model_is_read_end_to_end(tmp_path):
 
 
 # What the parts do by themselves
+
+
+def test_painting_is_the_dot_product_on_a_scale_that_both_states_share(tmp_path):
+    desk = TokenDesk(tmp_path)
+    along = direction("d", np.random.default_rng(3).normal(size=8))
+    assert paint(desk, 0, along, 2, "dot product") is None
+    desk.readings = {trial: reading(8, trial) for trial in (0, 4)}
+    expected = {
+        trial: one.streams[:, 2].astype(np.float64) @ along.vector.astype(np.float64)
+        for trial, one in desk.readings.items()
+    }
+    painted = {trial: paint(desk, trial, along, 2, "dot product") for trial in (0, 4)}
+    for trial, other in ((0, 4), (4, 0)):
+        np.testing.assert_allclose(painted[trial].values, expected[trial], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(painted[trial].other, expected[other], rtol=1e-4, atol=1e-4)
+        shares = np.clip(expected[trial] / painted[trial].scale.limit, -1, 1)
+        np.testing.assert_allclose(painted[trial].shares, shares, atol=1e-4)
+    assert painted[0].scale == painted[4].scale
+    assert painted[0].scale.without_first
+    assert not paint(desk, 0, along, 2, "cosine").scale.without_first
+    assert paint(desk, 0, along, ROWS, "dot product") is None
+
+
+def test_what_is_known_is_about_one_direction_and_contexts_about_one_row(tmp_path):
+    desk = TokenDesk(tmp_path)
+    one, other = (direction(name, np.eye(8)[place]) for place, name in enumerate("ab"))
+    for title in (CONTEXTS, VOCABULARY):
+        assert not desk.is_about(title, one, 2)
+        desk.ask(title)
+        desk.asked[title] = one
+        assert desk.is_about(title, one, 2)
+        desk.waiting.clear()  # the engine has ended without an answer
+        assert not desk.is_about(title, one, 2)
+    desk.apply(Contexts((), (), "good", 1, 1, 2, 0, False, "a", desk.numbers[CONTEXTS]))
+    desk.apply(VocabularyRead((), (), "a", "model.norm", 0.5, desk.numbers[VOCABULARY]))
+    assert desk.is_about(CONTEXTS, one, 2)
+    assert not desk.is_about(CONTEXTS, one, 3)
+    assert desk.is_about(VOCABULARY, one, 3)
+    assert not desk.is_about(VOCABULARY, other, 2)
+    assert not desk.is_about(VOCABULARY, None, 2)
 
 
 def test_every_token_stands_whole_on_a_line_unless_it_is_longer():
