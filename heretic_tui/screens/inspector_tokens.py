@@ -14,16 +14,17 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.inspection.direction import Direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
-from heretic_tui.engine.inspection.shelf import OWN, Shelf, open_shelf, pinned
+from heretic_tui.engine.inspection.shelf import Shelf, open_shelf, pinned
 from heretic_tui.engine.inspection.token_view import MEASURES, Measure
 from heretic_tui.engine.steering import Source, source_of
 from heretic_tui.formats import one_line
 from heretic_tui.inspections import Inspection, name_of
 from heretic_tui.screens.inspector_about import AboutDrawer, Pane
 from heretic_tui.screens.inspector_asking import find_contexts, read, read_missing, read_vocabulary, when_free
-from heretic_tui.screens.inspector_choices import MIX, choose_direction, choose_prompt, choose_set, direction_of
+from heretic_tui.screens.inspector_choices import choose_direction, choose_prompt, choose_set
+from heretic_tui.screens.inspector_chosen import MIX, Chosen
 from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog, keep_direction
-from heretic_tui.screens.inspector_mixer import Mix, MixerDrawer
+from heretic_tui.screens.inspector_mixer import MixerDrawer
 from heretic_tui.screens.inspector_painted import Painted, files_of, paint, unread
 from heretic_tui.screens.inspector_part import InspectorPart, OwnFile
 from heretic_tui.screens.inspector_token_pane import TokenPane
@@ -79,12 +80,9 @@ class TokensPart(InspectorPart):
 
     def __init__(self) -> None:
         super().__init__()
-        self.key = OWN
-        """The direction that is chosen."""
+        self.chosen = Chosen()
         self.measure: Measure = MEASURES[0]
-        self.shelf: Shelf | None = None
         self.painted: Painted | None = None
-        self._problem = ""
         self._prompts: dict[str, list[Prompt]] = {}
 
     def compose(self) -> ComposeResult:
@@ -124,7 +122,7 @@ class TokensPart(InspectorPart):
     def source(self) -> Source | None:
         """The direction that is shown, to steer with."""
         painted = self.painted
-        return None if painted is None else source_of(pinned(self.key, painted.row), painted.direction)
+        return None if painted is None else source_of(pinned(self.chosen.key, painted.row), painted.direction)
 
     # Following
 
@@ -138,15 +136,14 @@ class TokensPart(InspectorPart):
         if other:
             self._begin_anew()
             self._open_shelf()
-        elif self.shelf is not None and self.shelf.sets is None:
-            self.shelf.sets = inspection.original
+        elif (shelf := self.chosen.shelf) is not None and shelf.sets is None:
+            shelf.sets = inspection.original
         read_missing(self.control, state.tokens, inspection.number)
         self.paint()
 
     def _begin_anew(self) -> None:
         """Another run: nothing of the last one stays."""
-        self.key, self.shelf, self.painted, self._prompts = OWN, None, None, {}
-        self._mixer.mix = Mix()
+        self.chosen, self.painted, self._prompts = Chosen(), None, {}
         self._mixer.hide()
         self._about.show("", None, fresh=True)
 
@@ -166,7 +163,7 @@ class TokensPart(InspectorPart):
             return in_background(lambda _: open_shelf(paths.directions_dir(), path, sets))
 
         def opened(shelf: Shelf) -> None:
-            self.shelf = shelf
+            self.chosen.shelf = shelf
             self.paint()
 
         def failed(error: EngineError) -> None:
@@ -182,19 +179,21 @@ class TokensPart(InspectorPart):
 
     def paint(self) -> None:
         """Show tokens, values and all else for what is selected now."""
-        inspection, desk = self.inspection, self.desk
+        inspection, desk, chosen = self.inspection, self.desk, self.chosen
         if inspection is None or desk is None or not self.is_mounted:
             return
-        before, found = self.title, self._found()
+        before, found = self.title, chosen.at(inspection.row)
+        if chosen.lacks_components(inspection.row):
+            self._compute_components(inspection.row)
         self.painted = self._painted(inspection, desk, found)
         reading = desk.readings.get(inspection.number)
         if reading is None:
             activity = self.control.state.activity
             words = unread(desk, self.control.worker.current, activity.phase if activity is not None else "")
-            self._pane.show_words(words, self._problem)
+            self._pane.show_words(words, chosen.problem)
         else:
             other = name_of(0 if inspection.number else inspection.trial or 0)
-            self._pane.show(reading, self.painted, self._problem, other)
+            self._pane.show(reading, self.painted, chosen.problem, other)
             if desk.cursor is not None:
                 self._text.go(desk.cursor)
                 desk.cursor = None
@@ -208,31 +207,22 @@ class TokensPart(InspectorPart):
         try:
             return paint(desk, inspection.number, found, inspection.row, self.measure)
         except EngineError as error:
-            self._problem = str(error)
+            self.chosen.problem = str(error)
             return None
 
     def _found(self) -> Direction | None:
         """The direction that is chosen; None where it cannot be had, or not at once."""
-        inspection, shelf = self.inspection, self.shelf
-        if inspection is None or shelf is None:
-            return None
-        try:
-            found = direction_of(self.key, shelf, self._mixer.mix, inspection.row)
-        except EngineError as error:
-            self._problem = str(error)
-            return None
-        if found is None:
-            self._compute_components(shelf, inspection.row)
-        else:
-            self._problem = ""
-        return found
+        return self.chosen.at(self.inspection.row) if self.inspection is not None else None
 
-    def _compute_components(self, shelf: Shelf, row: int) -> None:
+    def _compute_components(self, row: int) -> None:
         """Principal components of a layer, on a thread; then paint."""
+        chosen, shelf = self.chosen, self.chosen.shelf
+        if shelf is None:
+            return
 
         def failed(error: EngineError) -> None:
-            self._problem = str(error)
-            self._pane.say(self._problem)
+            chosen.problem = str(error)
+            self._pane.say(chosen.problem)
 
         self.compute(
             "principal components",
@@ -301,11 +291,11 @@ class TokensPart(InspectorPart):
         self._choose("Which direction?", self._take)
 
     def _choose(self, question: str, then: Callable[[str], None]) -> None:
-        if self.inspection is not None and self.shelf is not None:
-            choose_direction(self, self.shelf, self.inspection.row, self._mixer.mix, question, self.key, then)
+        if self.inspection is not None:
+            choose_direction(self, self.chosen, self.inspection.row, question, then)
 
     def _take(self, key: str) -> None:
-        self.key = key
+        self.chosen.key = key
         if key != MIX:
             self._mixer.hide()
         self.paint()
@@ -317,9 +307,10 @@ class TokensPart(InspectorPart):
         if self._mixer.open:
             self._mixer.hide()
             self._text.focus()
-        elif not self._mixer.mix.sliders:
+        elif not self.chosen.mix.sliders:
             self.action_add()
         else:
+            self.chosen.key = MIX
             self._open_mixer()
 
     def action_add(self) -> None:
@@ -327,30 +318,29 @@ class TokensPart(InspectorPart):
         self._choose("Add which direction to the mix?", self._add)
 
     def _add(self, key: str) -> None:
-        inspection, shelf = self.inspection, self.shelf
+        inspection, shelf = self.inspection, self.chosen.shelf
         if inspection is None or shelf is None or key == MIX:
             return
         key = pinned(key, inspection.row)
         try:
-            self._mixer.mix.add(key, shelf.at(key, inspection.row))
+            self.chosen.add(key, shelf.at(key, inspection.row))
         except EngineError as error:
             self._complain(error)
             return
         self._open_mixer(key)
 
     def _open_mixer(self, key: str | None = None) -> None:
-        self.key = MIX
         if self.size.height < ROOM_FOR_BOTH:
             self._about.show("", None, fresh=True)
-        self._mixer.show(key)
+        self._mixer.show(self.chosen.mix, key)
         self.paint()
 
     def on_sliders_changed(self, event: Sliders.Changed) -> None:
         """Another mix: paint it at once."""
         event.stop()
-        self._mixer.take_over()
-        if not self._mixer.mix.sliders and self.key == MIX:
-            self.key = OWN
+        mixed = self.chosen.key == MIX
+        self.chosen.weigh(self._mixer.sliders.sliders)
+        if mixed and self.chosen.key != MIX:
             self._mixer.hide()
             self._text.focus()
         self.paint()
@@ -359,16 +349,16 @@ class TokensPart(InspectorPart):
 
     def action_keep(self) -> None:
         """Save the direction that is shown."""
-        shelf, found = self.shelf, self._found()
+        shelf, found = self.chosen.shelf, self._found()
         if shelf is None or found is None:
-            self.notify(self._problem or "There is no direction to save yet.", markup=False)
+            self.notify(self.chosen.problem or "There is no direction to save yet.", markup=False)
             return
-        suggested = f"{found.name} of {found.run}" if found.run and self.key != MIX else ""
+        suggested = f"{found.name} of {found.run}" if found.run and self.chosen.key != MIX else ""
         keep_direction(self, shelf.library, found, suggested)
 
     def action_library(self) -> None:
         """Rename, delete, import and export saved directions."""
-        shelf = self.shelf
+        shelf = self.chosen.shelf
         if shelf is None:
             return
 
@@ -398,7 +388,7 @@ class TokensPart(InspectorPart):
         if self._about.pane == pane and fresh:
             self._show_about("")
         elif found is None:
-            self.notify(self._problem or "There is no direction yet.", markup=False)
+            self.notify(self.chosen.problem or "There is no direction yet.", markup=False)
         elif fresh:
             self._show_about(pane)
         else:

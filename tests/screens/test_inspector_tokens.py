@@ -124,7 +124,7 @@ def drive(app, path, steps, size=(80, 24), read=True):
             await until(pilot, lambda: app.control.state.inspection is not None)
             app.screen_stack[0].action_view("tokens")
             await until(pilot, lambda: app.screen_stack[0].query(TokensPart))
-            await until(pilot, lambda: part(app).shelf is not None)
+            await until(pilot, lambda: part(app).chosen.shelf is not None)
             if read:
                 part(app).read_prompt("a prompt")
                 await until(pilot, lambda: part(app).painted is not None)
@@ -236,7 +236,7 @@ def test_a_direction_is_chosen_from_layers_components_and_saved_ones(app, path, 
         assert f"width 3, this model has {sets.width}" in listed["short"][1]
         pick.query_one(Input).value = "component 1"
         await pilot.press("enter")
-        await until(pilot, lambda: part(app).key == "pc:1")
+        await until(pilot, lambda: part(app).chosen.key == "pc:1")
         assert "component 1 of layer" in front(app)
         part(app)._take("mine [bold]x[/]")
         await pilot.pause()
@@ -273,13 +273,13 @@ def test_directions_are_mixed_live_with_sliders(app, path):
         await pilot.press("left", "greater_than_sign", "minus")
         assert [one.value for one in sliders.sliders] == [0.5, -0.7]
         assert not np.allclose(view.painted.values, before)
-        a, b = (view.shelf.at(f"layer:{layer}", 0).vector.astype(np.float64) for layer in (1, 3))
+        a, b = (view.chosen.shelf.at(f"layer:{layer}", 0).vector.astype(np.float64) for layer in (1, 3))
         mix = 0.5 * a - 0.7 * b
         np.testing.assert_allclose(view.direction.vector, mix / np.linalg.norm(mix), atol=1e-5)
         await pilot.press("0", "up", "0")
         assert "All weights of the mix are 0" in front(app)
         await pilot.press("delete", "delete")
-        assert view.key == "own"
+        assert view.chosen.key == "own"
         assert app.focused is text(app)
         assert view.painted is not None
 
@@ -302,7 +302,7 @@ def test_a_direction_is_saved_with_name_and_note(app, path, library):
         await until(pilot, library.entries)
         found = library.load(NASTY[0])
         assert (found.row, found.run, found.note) == (3, path.name, "about\nsomething")
-        assert np.array_equal(found.vector, part(app).shelf.at("layer:2", 0).vector)
+        assert np.array_equal(found.vector, part(app).chosen.shelf.at("layer:2", 0).vector)
 
     drive(app, path, steps)
 
@@ -353,7 +353,7 @@ def test_a_file_of_several_vectors_is_imported_one_by_one(app, path, sets, libra
         assert library.entries()[0].name == "two two[1]"
         await until(pilot, lambda: dialog.query_one(Rows).key == "two two[1]")
         await pilot.press("enter")
-        await until(pilot, lambda: part(app).key == "two two[1]")
+        await until(pilot, lambda: part(app).chosen.key == "two two[1]")
         await pilot.pause()
         assert part(app).direction.vector[1] == 1
 
@@ -504,7 +504,7 @@ def test_another_run_begins_anew(app, path, tmp_path, sets):
         app.screen_stack[0].engine_changed(())
         await until(pilot, lambda: app.control.state.inspection.path == other)
         await pilot.pause()
-        assert part(app).key == "own"
+        assert part(app).chosen.key == "own"
         assert "No prompt was read yet" in front(app)
         assert not part(app)._mixer.open
 
