@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from heretic_tui.engine.inspection.geometry import Geometry
     from heretic_tui.engine.inspection.layer_rule import Picks
     from heretic_tui.engine.inspection.similarity import Similarity
-    from heretic_tui.inspect_cli import Inspected
+    from heretic_tui.inspected import Inspected
 
 
 def show_tables(inspected: "Inspected") -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heretic_tui.inspect_cli import Inspected
+    from heretic_tui.inspected import Inspected
 
 
 def show_plots(inspected: "Inspected") -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from heretic_tui.engine.chat import Answer
     from heretic_tui.engine.inspection.sensitivity import Sensitivity
-    from heretic_tui.inspect_cli import Inspected
+    from heretic_tui.inspected import Inspected
 
 LOWEST, CELL = 10, 9
 """Characters of the table's second column, and of each layer's, with the space between them."""

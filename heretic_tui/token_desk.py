@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.inspection.contexts import Contexts
 from heretic_tui.engine.inspection.token_view import TokenReading, TokensRead
@@ -51,6 +53,17 @@ class TokenDesk:
         self.prompt, self.system_prompt, self.cursor = prompt, system_prompt, cursor
         self.readings = {}
         return self.ask(TOKENS)
+
+    def is_about(self, title: str, direction: "Direction | None", row: int) -> bool:
+        """Whether what is known by a title, or being found out, is about a direction; contexts are of a row, too."""
+        asked = self.asked.get(title)
+        if asked is None or direction is None or not np.array_equal(asked.vector, direction.vector):
+            return False
+        if title in self.waiting:
+            return True
+        if title == CONTEXTS:
+            return self.contexts is not None and self.contexts.row == row
+        return self.vocabulary is not None
 
     def apply(self, event: Event) -> None:
         """Take in what the engine tells."""

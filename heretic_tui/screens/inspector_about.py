@@ -28,6 +28,7 @@ class AboutDrawer(Vertical):
     def __init__(self) -> None:
         super().__init__(id="about", classes="drawer")
         self.pane: Pane = ""
+        """The list that is shown."""
         self._drawn: object = None
 
     def compose(self) -> ComposeResult:

@@ -12,17 +12,14 @@ from heretic_tui.engine.inspection.direction import layer_name
 from heretic_tui.engine.inspection.direction_library import Entry
 from heretic_tui.engine.inspection.shelf import OWN, Shelf
 from heretic_tui.screens.dialogs import Pick
+from heretic_tui.screens.inspector_chosen import MIX, Chosen, Mix
 from heretic_tui.screens.inspector_directions import about
-from heretic_tui.screens.inspector_mixer import Mix
 from heretic_tui.screens.inspector_part import InspectorPart
 from heretic_tui.widgets.rows import Column, Row
 
 if TYPE_CHECKING:
     from heretic_tui.engine.prompts import Prompt
     from heretic_tui.profile.schema import PromptSet
-
-MIX = "mix"
-"""The key of the mix."""
 
 
 def direction_rows(shelf: Shelf, row: int, entries: Sequence[Entry], mix: Mix) -> list[Row]:
@@ -49,10 +46,11 @@ def direction_rows(shelf: Shelf, row: int, entries: Sequence[Entry], mix: Mix) -
     return rows
 
 
-def choose_direction(
-    part: InspectorPart, shelf: Shelf, row: int, mix: Mix, question: str, key: str, then: Callable[[str], None]
-) -> None:
+def choose_direction(part: InspectorPart, chosen: Chosen, row: int, question: str, then: Callable[[str], None]) -> None:
     """Ask for a direction; components of the layer are computed first, off the screen's thread."""
+    shelf = chosen.shelf
+    if shelf is None:
+        return
 
     def read() -> list[Entry]:
         if shelf.sets is not None:
@@ -61,17 +59,17 @@ def choose_direction(
         return shelf.library.entries()
 
     def offer(entries: list[Entry]) -> None:
-        rows = direction_rows(shelf, row, entries, mix)
+        rows = direction_rows(shelf, row, entries, chosen.mix)
         if not rows:
             part.notify("There is no direction to choose. L imports one.", markup=False)
             return
 
-        def chosen(found: str | None) -> None:
+        def answered(found: str | None) -> None:
             if found is not None:
                 then(found)
 
         columns = (Column("direction", least=20), Column("what it is", least=20))
-        part.app.push_screen(Pick(question, columns, rows, key=key), chosen)
+        part.app.push_screen(Pick(question, columns, rows, key=chosen.key), answered)
 
     part.compute("directions to choose", lambda: in_background(lambda _: read()), offer)
 

@@ -11,6 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label
 
+from heretic_tui.engine.background import in_background
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.inspection.direction import Direction, layer_name
 from heretic_tui.engine.inspection.direction_library import EXPORTED, DirectionLibrary, Entry, name_problem
@@ -18,6 +19,7 @@ from heretic_tui.engine.inspection.vector_files import Found, read_vectors
 from heretic_tui.formats import plain
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
 from heretic_tui.screens.form import Field, Form, Values
+from heretic_tui.screens.inspector_part import InspectorPart
 from heretic_tui.widgets.message_box import MessageBox
 from heretic_tui.widgets.rows import Column, Row, Rows
 
@@ -78,6 +80,23 @@ def save_form(found: Direction, taken: Sequence[str], suggested: str) -> Form:
          Field("name", "Name", suggested, "all runs see it")],
         check,
     )  # fmt: skip
+
+
+def keep_direction(part: InspectorPart, library: DirectionLibrary, found: Direction, suggested: str) -> None:
+    """Ask for a name and a note, and save a direction to the library."""
+
+    def offer(entries: list[Entry]) -> None:
+        part.app.push_screen(save_form(found, [entry.name for entry in entries], suggested), answered)
+
+    def answered(values: Values | None) -> None:
+        if values is not None:
+            save = partial(library.save, found, values["name"], values["note"])
+            part.compute("save", lambda: in_background(lambda _: save()), saved)
+
+    def saved(entry: Entry) -> None:
+        part.notify(f"Saved as {entry.name}.", markup=False, timeout=4)
+
+    part.compute("library", lambda: in_background(lambda _: library.entries()), offer)
 
 
 def about(entry: Entry) -> str:

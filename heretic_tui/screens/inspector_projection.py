@@ -16,16 +16,16 @@ from textual.widgets import Static
 from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
-from heretic_tui.formats import duration, one_line
+from heretic_tui.formats import duration
 from heretic_tui.inspections import Inspection, name_of
-from heretic_tui.screens.dialogs import Ask, Confirm
 from heretic_tui.screens.inspector_part import InspectorPart
+from heretic_tui.screens.inspector_pictures import DRAWING, export_pictures
 from heretic_tui.widgets.projection_plot import BAD, BOTH, GLYPHS, GOOD, Flow, ProjectionPlot, corners_of
 
 if TYPE_CHECKING:
     from heretic_tui.engine.inspection.projection import Projection
 
-COMPUTING, READING, DRAWING, LOOKING = "projection", "saved projection", "pictures", "plots folder"
+COMPUTING, READING = "projection", "saved projection"
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 REST = 0.6
 """Seconds that a layer stands still at speed 1 while the layers play."""
@@ -318,38 +318,12 @@ class ProjectionPart(InspectorPart):
         if key is None or self.inspection is None or self.inspection.original is None:
             self.notify("There are no vectors yet to draw.", markup=False)
             return
-        self.compute(LOOKING, partial(_suggested, key), partial(self._ask, key))
+        export_pictures(self, *key, partial(self._drawn, key))
 
-    def _ask(self, key: Key, suggested: Path) -> None:
-        explanation = "A picture a layer, layer_001.png for the stream after layer 0, and animation.gif."
-        self.app.push_screen(
-            Ask("Write the pictures to which folder?", str(suggested), explanation=explanation, check=_problem),
-            partial(self._asked, key),
-        )
-
-    def _asked(self, key: Key, answer: str | None) -> None:
-        if answer is None:
-            return
-        folder = Path(answer.strip()).expanduser().absolute()
-        self.compute(LOOKING, partial(_holds_pictures, folder), partial(self._looked, key, folder))
-
-    def _looked(self, key: Key, folder: Path, there: bool) -> None:
-        if not there:
-            self._draw(key, folder, True)
-            return
-        words = f"{one_line(str(folder))} holds pictures of a projection already."
-        self.app.push_screen(Confirm("Replace them?", words, "Replace", "Keep"), partial(self._draw, key, folder))
-
-    def _draw(self, key: Key, folder: Path, yes: bool | None) -> None:
-        if yes:
-            self.compute(DRAWING, partial(_drawn, key, folder), partial(self._written, key, folder))
-
-    def _written(self, key: Key, folder: Path, files: Sequence[Path]) -> None:
-        words = f"{len(files) - 1} pictures and {files[-1].name} in {folder}"
-        self.control.state.say(words)
-        self.notify(one_line(words), title="Written", markup=False)
+    def _drawn(self, key: Key) -> None:
+        """What was computed for the pictures is in the run's folder now."""
         if self._known.get(key) is None:
-            self._known.pop(key, None)  # it was computed for the pictures
+            self._known.pop(key, None)
             if self.inspection is not None and self.display:
                 self.show(self.inspection)
 
@@ -366,36 +340,6 @@ def _computed(key: Key) -> "Job[Projection]":
     from heretic_tui.engine.run import Run
 
     return project_run(Run(key[0]), key[1])
-
-
-def _suggested(key: Key) -> Job[Path]:
-    """The folder that the run's profile names."""
-    from heretic_tui.engine.inspection.pictures import plots_folder
-    from heretic_tui.engine.run import Run
-
-    def find() -> Path:
-        run = Run(key[0])
-        return plots_folder(Path(run.profile.residual_plot_path).expanduser().absolute(), run.model_name, key[1])
-
-    return in_background(lambda _: find())
-
-
-def _holds_pictures(folder: Path) -> Job[bool]:
-    return in_background(lambda _: any(folder.glob("layer_*.png")))
-
-
-def _drawn(key: Key, folder: Path) -> Job[Sequence[Path]]:
-    from heretic_tui.engine.inspection.pictures import draw, look_of
-    from heretic_tui.engine.inspection.projection import project_run
-    from heretic_tui.engine.run import Run
-
-    run = Run(key[0])
-    projection = yield from project_run(run, key[1])
-    return (yield from draw(projection, look_of(run.profile, run.model_name, key[1]), folder))
-
-
-def _problem(text: str) -> str | None:
-    return None if text.strip() and "\0" not in text else "Say which folder."
 
 
 def _silhouette(inspection: Inspection) -> str:

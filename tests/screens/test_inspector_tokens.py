@@ -25,6 +25,7 @@ from heretic_tui.preferences import Preferences
 from heretic_tui.screens.dialogs import Confirm, Pick
 from heretic_tui.screens.form import Form
 from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog
+from heretic_tui.screens.inspector_painted import paint
 from heretic_tui.screens.inspector_tokens import TokensPart
 from heretic_tui.token_desk import CONTEXTS, TOKENS, VOCABULARY, TokenDesk
 from heretic_tui.widgets.message_box import MessageBox
@@ -123,7 +124,7 @@ def drive(app, path, steps, size=(80, 24), read=True):
             await until(pilot, lambda: app.control.state.inspection is not None)
             app.screen_stack[0].action_view("tokens")
             await until(pilot, lambda: app.screen_stack[0].query(TokensPart))
-            await until(pilot, lambda: part(app).shelf is not None)
+            await until(pilot, lambda: part(app).chosen.shelf is not None)
             if read:
                 part(app).read_prompt("a prompt")
                 await until(pilot, lambda: part(app).painted is not None)
@@ -235,7 +236,7 @@ def test_a_direction_is_chosen_from_layers_components_and_saved_ones(app, path, 
         assert f"width 3, this model has {sets.width}" in listed["short"][1]
         pick.query_one(Input).value = "component 1"
         await pilot.press("enter")
-        await until(pilot, lambda: part(app).key == "pc:1")
+        await until(pilot, lambda: part(app).chosen.key == "pc:1")
         assert "component 1 of layer" in front(app)
         part(app)._take("mine [bold]x[/]")
         await pilot.pause()
@@ -272,13 +273,13 @@ def test_directions_are_mixed_live_with_sliders(app, path):
         await pilot.press("left", "greater_than_sign", "minus")
         assert [one.value for one in sliders.sliders] == [0.5, -0.7]
         assert not np.allclose(view.painted.values, before)
-        a, b = (view.shelf.at(f"layer:{layer}", 0).vector.astype(np.float64) for layer in (1, 3))
+        a, b = (view.chosen.shelf.at(f"layer:{layer}", 0).vector.astype(np.float64) for layer in (1, 3))
         mix = 0.5 * a - 0.7 * b
         np.testing.assert_allclose(view.direction.vector, mix / np.linalg.norm(mix), atol=1e-5)
         await pilot.press("0", "up", "0")
         assert "All weights of the mix are 0" in front(app)
         await pilot.press("delete", "delete")
-        assert view.key == "own"
+        assert view.chosen.key == "own"
         assert app.focused is text(app)
         assert view.painted is not None
 
@@ -301,7 +302,7 @@ def test_a_direction_is_saved_with_name_and_note(app, path, library):
         await until(pilot, library.entries)
         found = library.load(NASTY[0])
         assert (found.row, found.run, found.note) == (3, path.name, "about\nsomething")
-        assert np.array_equal(found.vector, part(app).shelf.at("layer:2", 0).vector)
+        assert np.array_equal(found.vector, part(app).chosen.shelf.at("layer:2", 0).vector)
 
     drive(app, path, steps)
 
@@ -352,7 +353,7 @@ def test_a_file_of_several_vectors_is_imported_one_by_one(app, path, sets, libra
         assert library.entries()[0].name == "two two[1]"
         await until(pilot, lambda: dialog.query_one(Rows).key == "two two[1]")
         await pilot.press("enter")
-        await until(pilot, lambda: part(app).key == "two two[1]")
+        await until(pilot, lambda: part(app).chosen.key == "two two[1]")
         await pilot.pause()
         assert part(app).direction.vector[1] == 1
 
@@ -484,6 +485,16 @@ def test_files_hold_what_is_shown(app, path):
     drive(app, path, steps)
 
 
+def test_a_damaged_file_of_directions_is_told(app, path):
+    (path / "directions.safetensors").write_bytes(b"[bold]no[/]")
+
+    async def steps(pilot):
+        await until(pilot, lambda: any("directions.safetensors" in one.message for one in app._notifications))
+        assert "There are no residual directions" in front(app)
+
+    drive(app, path, steps, read=False)
+
+
 def test_another_run_begins_anew(app, path, tmp_path, sets):
     other = measured_run(tmp_path / "runs" / "made-up--x--2", sets)
 
@@ -493,7 +504,7 @@ def test_another_run_begins_anew(app, path, tmp_path, sets):
         app.screen_stack[0].engine_changed(())
         await until(pilot, lambda: app.control.state.inspection.path == other)
         await pilot.pause()
-        assert part(app).key == "own"
+        assert part(app).chosen.key == "own"
         assert "No prompt was read yet" in front(app)
         assert not part(app)._mixer.open
 
@@ -532,6 +543,46 @@ def test_the_embedded_model_is_read_end_to_end(tmp_path):
 
 
 # What the parts do by themselves
+
+
+def test_painting_is_the_dot_product_on_a_scale_that_both_states_share(tmp_path):
+    desk = TokenDesk(tmp_path)
+    along = direction("d", np.random.default_rng(3).normal(size=8))
+    assert paint(desk, 0, along, 2, "dot product") is None
+    desk.readings = {trial: reading(8, trial) for trial in (0, 4)}
+    expected = {
+        trial: one.streams[:, 2].astype(np.float64) @ along.vector.astype(np.float64)
+        for trial, one in desk.readings.items()
+    }
+    painted = {trial: paint(desk, trial, along, 2, "dot product") for trial in (0, 4)}
+    for trial, other in ((0, 4), (4, 0)):
+        np.testing.assert_allclose(painted[trial].values, expected[trial], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(painted[trial].other, expected[other], rtol=1e-4, atol=1e-4)
+        shares = np.clip(expected[trial] / painted[trial].scale.limit, -1, 1)
+        np.testing.assert_allclose(painted[trial].shares, shares, atol=1e-4)
+    assert painted[0].scale == painted[4].scale
+    assert painted[0].scale.without_first
+    assert not paint(desk, 0, along, 2, "cosine").scale.without_first
+    assert paint(desk, 0, along, ROWS, "dot product") is None
+
+
+def test_what_is_known_is_about_one_direction_and_contexts_about_one_row(tmp_path):
+    desk = TokenDesk(tmp_path)
+    one, other = (direction(name, np.eye(8)[place]) for place, name in enumerate("ab"))
+    for title in (CONTEXTS, VOCABULARY):
+        assert not desk.is_about(title, one, 2)
+        desk.ask(title)
+        desk.asked[title] = one
+        assert desk.is_about(title, one, 2)
+        desk.waiting.clear()  # the engine has ended without an answer
+        assert not desk.is_about(title, one, 2)
+    desk.apply(Contexts((), (), "good", 1, 1, 2, 0, False, "a", desk.numbers[CONTEXTS]))
+    desk.apply(VocabularyRead((), (), "a", "model.norm", 0.5, desk.numbers[VOCABULARY]))
+    assert desk.is_about(CONTEXTS, one, 2)
+    assert not desk.is_about(CONTEXTS, one, 3)
+    assert desk.is_about(VOCABULARY, one, 3)
+    assert not desk.is_about(VOCABULARY, other, 2)
+    assert not desk.is_about(VOCABULARY, None, 2)
 
 
 def test_every_token_stands_whole_on_a_line_unless_it_is_longer():
