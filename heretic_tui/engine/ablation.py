@@ -18,8 +18,10 @@ from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.writers import Writer
 
-RowNormalization = Literal["none", "pre", "full"]
+RowNormalization = Literal["none", "pre", "full", "columns"]
 SMALLEST_NORM = 1e-12
+SMALLEST_SHARE = 1e-5
+"""Of a column that keeps a smaller share of its norm the edit has left little but rounding, which no scale mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,13 @@ def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: 
     Of `(expert, out, in)` every expert is edited by itself.
 
     `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
-    `full`: like `pre`, then every row scaled to exactly the norm that it had.
+    `full`: like `pre`, then every row scaled to exactly the norm that it had. `columns`: like `none`, then every column
+    scaled to the norm that it had, which at weight 1 stays orthogonal to v, while scaling rows lets part of v back in.
     """
     if row_normalization == "none":
         return _without(matrix, direction, weight)
+    if row_normalization == "columns":
+        return _without_on_columns(matrix, direction, weight)
     norms = row_norms(matrix)
     rows = matrix / norms
     edited = _without(rows, direction, weight)
@@ -75,10 +80,25 @@ def _without(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
     return torch.baddbmm(matrix, column, along[:, None, :], alpha=-weight)
 
 
+def _without_on_columns(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
+    edited = _without(matrix, direction, weight)
+    if weight == 1.0:
+        # Rounding leaves a trace of v that grows with a column which lay near v; a second pass takes it out.
+        edited = _without(edited, direction, weight)
+    before, after = column_norms(matrix), column_norms(edited)
+    return edited * torch.where(after > SMALLEST_SHARE * before, before / after, 1.0)
+
+
 def row_norms(matrix: Tensor) -> Tensor:
     """Norms of each matrix's rows `(out, 1)`, never zero: a zero row stays zero and nothing divides by it."""
     norms: Tensor = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     return norms.clamp_min(SMALLEST_NORM)
+
+
+def column_norms(matrix: Tensor) -> Tensor:
+    """Norms of each matrix's columns `(1, in)`."""
+    # Down the columns torch's own norm takes four times as long, and adds up with ten times the rounding.
+    return matrix.square().sum(dim=-2, keepdim=True).sqrt()
 
 
 def ablated_bias(bias: Tensor, direction: Tensor, weight: float) -> Tensor:
@@ -146,7 +166,7 @@ class LowRank:
 def low_rank(
     edit: Edit, matrix: Tensor, row_normalization: RowNormalization, rank: int, error: float | None = None
 ) -> LowRank:
-    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for full.
+    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for the others.
 
     By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
     """

@@ -344,7 +344,7 @@ def export_adapter(
     *,
     dtype: str | None = None,
 ) -> Job[Written]:
-    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, the nearest of its rank for full.
+    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, else the nearest of its rank.
 
     The rank is the profile's, or with `adapter_error` the smallest at which every weight is that close.
     Its factors are float32 unless a `dtype` is asked for.
@@ -380,11 +380,10 @@ def _write_adapter(
         )
     if not found:
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
-    rank = 1 if profile.row_normalization != "full" else profile.full_normalization_lora_rank
     factors = []
     for done, edit in enumerate(found, start=1):
         matrix = edit.writer.matrix.float()
-        factors.append(low_rank(edit, matrix, profile.row_normalization, rank, profile.adapter_error))
+        factors.append(low_rank(edit, matrix, profile.row_normalization, profile.adapter_rank, profile.adapter_error))
         report(Progress("export", done, len(found), "weights"))
     rank = max(1, *(factor.down.shape[0] for factor in factors))
     config = LoraConfig(

@@ -230,20 +230,21 @@ class Profile(Table):
     )
 
     # ablation
-    row_normalization: Literal["none", "pre", "full"] = setting(
+    row_normalization: Literal["none", "pre", "full", "columns"] = setting(
         "full",
-        "What happens to the rows of an edited weight: nothing, the edit is made on rows of length 1 (pre), "
-        "or each row also gets its old length back (full).",
+        "What keeps its length in an edited weight: nothing (none), the edit is made on rows of length 1 (pre), each "
+        "row also gets its old length back (full), or each column does in place of the rows (columns). Pre and full "
+        "let part of the direction back in, columns nothing; Heretic does not know columns.",
         "ablation",
         default_1_4="none",
     )
     full_normalization_lora_rank: int = setting(
-        3, "Rank of the adapter that stands for an edit with full row normalization.", "ablation", ge=1
+        3, "Rank of the adapter that stands for an edit with row_normalization full or columns.", "ablation", ge=1
     )
     adapter_error: float | None = setting(
         None,
-        "Largest relative error of an adapter that stands for an edit with full row normalization; its rank grows "
-        "until every weight is that close, instead of being full_normalization_lora_rank.",
+        "Largest relative error of an adapter that stands for an edit with row_normalization full or columns; its rank "
+        "grows until every weight is that close, instead of being full_normalization_lora_rank.",
         "ablation",
         gt=0,
         lt=1,
@@ -443,6 +444,11 @@ class Profile(Table):
     def objectives(self) -> tuple[ScorerSpec, ...]:
         """The scorers that the search optimizes, in the order in which the study sees their values."""
         return tuple(one for one in self.scorer_specs() if one.optimization != "none")
+
+    @property
+    def adapter_rank(self) -> int:
+        """The rank of an adapter where no error is stated: none and pre change a weight by a matrix of rank 1."""
+        return 1 if self.row_normalization in {"none", "pre"} else self.full_normalization_lora_rank
 
     @property
     def sampler_objective(self) -> KLTarget | None:

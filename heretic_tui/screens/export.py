@@ -196,9 +196,8 @@ class ExportScreen(FrameScreen):
 
         run = Run(path)
         known, profile = run.model(), run.profile
-        rank = profile.full_normalization_lora_rank if profile.row_normalization == "full" else 1
         shard = "" if profile.max_shard_size == Profile().max_shard_size else str(profile.max_shard_size)
-        found = Facts(known[0] if known else None, shard, rank)
+        found = Facts(known[0] if known else None, shard, profile.adapter_rank)
         self.app.call_from_thread(self._know, path, found)
 
     def _know(self, path: Path, found: Facts) -> None:

@@ -26,6 +26,9 @@ def expected(weights, v, share, row_normalization):
     projector = np.eye(len(v)) - share * np.outer(v, v)
     if row_normalization == "none":
         return projector @ w
+    if row_normalization == "columns":
+        pairs = zip(w.T, (projector @ w).T, strict=True)
+        return np.array([new * np.sqrt((old**2).sum() / (new**2).sum()) for old, new in pairs]).T
     norms = np.array([np.sqrt((row**2).sum()) for row in w])
     edited = projector @ np.array([row / norm for row, norm in zip(w, norms, strict=True)])
     if row_normalization == "full":
@@ -51,7 +54,7 @@ def identical(one, other):
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0, 1.5])
-@pytest.mark.parametrize("row_normalization", ["none", "pre", "full"])
+@pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
 def test_an_edit_is_its_definition_in_float64(row_normalization, share):
     found = ablate(matrix(), direction(), share, row_normalization).double().numpy()
     np.testing.assert_allclose(found, expected(matrix(), direction(), share, row_normalization), atol=3e-6)
@@ -67,7 +70,7 @@ def test_full_keeps_the_norm_of_every_row():
     torch.testing.assert_close(edited.norm(dim=1), matrix().norm(dim=1), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("row_normalization", ["none", "pre", "full"])
+@pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
 def test_an_edit_leaves_the_matrix_that_it_was_given_alone(row_normalization):
     weights = matrix()
     ablate(weights, direction(), 1.0, row_normalization)
@@ -141,11 +144,19 @@ def leaks(model, v):
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_no_layer_writes_along_a_direction_that_is_ablated_everywhere(architecture):
+@pytest.mark.parametrize("row_normalization", ["none", "columns"])
+def test_no_layer_writes_along_a_direction_that_is_ablated_everywhere(architecture, row_normalization):
     model, v = tiny_model(architecture), unit()
     assert min(leaks(model, v)) > 1e-2
-    with ablated(model, same_direction(model, v), everywhere()):
+    with ablated(model, same_direction(model, v), everywhere(), row_normalization=row_normalization):
         assert max(leaks(model, v)) < 1e-5
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_rows_that_get_their_norm_back_let_part_of_the_direction_back_in(architecture):
+    model, v = tiny_model(architecture), unit()
+    with ablated(model, same_direction(model, v), everywhere(), row_normalization="full"):
+        assert max(leaks(model, v)) > 1e-3
 
 
 @pytest.mark.parametrize("architecture", POST_NORMED)
@@ -165,7 +176,7 @@ def test_the_gain_turns_the_direction():
         np.testing.assert_allclose(edit.direction.numpy(), turned / np.linalg.norm(turned), atol=1e-6)
 
 
-@pytest.mark.parametrize("row_normalization", ["none", "pre", "full"])
+@pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_the_live_weights_hold_the_edit(architecture, row_normalization):
     model, v = tiny_model(architecture), unit()
@@ -209,7 +220,7 @@ def test_bfloat16_weights_are_computed_in_float32_and_rounded_once():
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2"])
-@pytest.mark.parametrize("row_normalization", ["none", "full"])
+@pytest.mark.parametrize("row_normalization", ["none", "full", "columns"])
 def test_weights_come_back_bit_for_bit(architecture, row_normalization):
     model = tiny_model(architecture)
     before = snapshot(model)

@@ -75,11 +75,12 @@ def largest_share(model):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_written_along_a_direction_that_every_writer_is_ablated_for(architecture):
+@pytest.mark.parametrize("row_normalization", ["none", "columns"])
+def test_nothing_is_written_along_a_direction_that_every_writer_is_ablated_for(architecture, row_normalization):
     model = tiny_model(architecture)
     before = weights_of(model)
     assert largest_share(model) > 0.05
-    with ablated(model, same_direction(model, unit()), EVERYWHERE):
+    with ablated(model, same_direction(model, unit()), EVERYWHERE, row_normalization=row_normalization):
         assert largest_share(model) < 1e-6
     assert same_weights(model, before)
 

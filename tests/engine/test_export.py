@@ -17,7 +17,7 @@ from heretic_tui.engine.directions import load_directions
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Evaluated, Exported, Progress, Tick, Verified
-from heretic_tui.engine.export import ablated_states, export_adapter, export_merged, shard_bytes
+from heretic_tui.engine.export import ablated_states, export_adapter, export_merged, model_card, shard_bytes
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.pipeline import chat
 from heretic_tui.engine.pipeline import export as export_job
@@ -69,7 +69,7 @@ def held(model, directions, record, profile):
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-@pytest.mark.parametrize("normalization", ["none", "full"])
+@pytest.mark.parametrize("normalization", ["none", "full", "columns"])
 def test_an_export_holds_the_weights_that_the_trial_was_measured_with(tmp_path, architecture, normalization):
     from transformers import AutoModelForCausalLM
 
@@ -428,18 +428,49 @@ def test_two_exports_of_one_trial_are_the_same_bytes(session, study, tmp_path):
     ).read_bytes()
 
 
-def test_an_adapter_is_the_edit_of_the_live_weights(session, study, tmp_path):
-    directions, profile = load_directions(study.path / DIRECTIONS), study.profile.model_copy()
-    object.__setattr__(profile, "row_normalization", "none")
-    record = study.record(1)
-    result(export_adapter(session.model, directions, record, profile, tmp_path / "out"))
-    factors = load_file(tmp_path / "out" / "adapter_model.safetensors")
-    expected = held(session.model, directions, record, profile)
+def off_the_edit(session, study, folder, **settings):
+    """What an adapter's export says of it, and how far each of its weights is off the live edit, by their names."""
+    directions, record = load_directions(study.path / DIRECTIONS), study.record(1)
+    profile = study.profile.model_copy(update=settings)
+    written = result(export_adapter(session.model, directions, record, profile, folder))
+    factors = load_file(folder / "adapter_model.safetensors")
+    expected, found = held(session.model, directions, record, profile), {}
     for writer in session.model.writers:
         name = f"base_model.model.{writer.name}"
         if f"{name}.lora_A.weight" in factors:
-            delta = factors[f"{name}.lora_B.weight"] @ factors[f"{name}.lora_A.weight"]
-            torch.testing.assert_close(writer.matrix + delta, expected[f"{writer.name}.weight"], rtol=0, atol=1e-6)
+            update = factors[f"{name}.lora_B.weight"].double() @ factors[f"{name}.lora_A.weight"].double()
+            exact = expected[f"{writer.name}.weight"].double() - writer.matrix.double()
+            found[writer.name] = float((update - exact).norm() / exact.norm())
+    assert found
+    return written, found
+
+
+@pytest.mark.parametrize("normalization", ["none", "pre"])
+def test_an_adapter_is_the_edit_of_the_live_weights(session, study, tmp_path, normalization):
+    written, off = off_the_edit(session, study, tmp_path / "out", row_normalization=normalization)
+    assert (written.rank, written.error) == (1, 0.0)
+    assert max(off.values()) < 1e-5
+
+
+@pytest.mark.parametrize("normalization", ["full", "columns"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_an_adapter_of_scaled_rows_or_columns_says_how_far_it_is_off(session, study, tmp_path, normalization, rank):
+    asked = {"row_normalization": normalization, "full_normalization_lora_rank": rank}
+    written, off = off_the_edit(session, study, tmp_path / "out", **asked)
+    assert written.rank == rank
+    assert 0 < written.error == pytest.approx(max(off.values()), rel=1e-3)
+
+
+def test_an_adapter_takes_the_rank_that_an_error_asks_for(session, study, tmp_path):
+    written, off = off_the_edit(session, study, tmp_path / "out", row_normalization="columns", adapter_error=0.01)
+    assert written.rank > 3
+    assert max(off.values()) <= 0.01 + 1e-5
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_the_card_names_the_edit(session, form):
+    card = model_card(session.model, RECORD, Profile(row_normalization="columns"), form)
+    assert '"row_normalization": "columns"' in card
 
 
 def test_a_job_that_yields_nothing_else_ticks(monkeypatch, session, study, tmp_path):

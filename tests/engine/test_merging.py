@@ -61,13 +61,17 @@ def source(tmp_path_factory):
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_only_the_edited_tensors_differ_from_the_source_and_they_are_the_trials(tmp_path, architecture, dtype):
+@pytest.mark.parametrize("normalization", ["full", "columns"])
+def test_only_the_edited_tensors_differ_from_the_source_and_they_are_the_trials(
+    tmp_path, architecture, dtype, normalization
+):
     source = checkpoint(tmp_path / "source", tiny_network(architecture).to(dtype))
     model = loaded(source)
     directions, before = same_direction(model, unit()), tensors_of(source)
-    with ablated(model, directions, RECORD.parameters, row_normalization="full"):
+    with ablated(model, directions, RECORD.parameters, row_normalization=normalization):
         expected = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    events, _ = run(export_merged(model, directions, RECORD, FULL, tmp_path / "out"))
+    profile = Profile(row_normalization=normalization)
+    events, _ = run(export_merged(model, directions, RECORD, profile, tmp_path / "out"))
     after = tensors_of(tmp_path / "out")
     assert list(after) == list(before)
     assert {name: tensor.dtype for name, tensor in after.items()} == {name: t.dtype for name, t in before.items()}
@@ -159,7 +163,8 @@ FUSED = {
 
 
 @pytest.mark.parametrize("architecture", FUSED)
-def test_fused_experts_are_edited_where_they_lie_one_by_one(tmp_path, architecture):
+@pytest.mark.parametrize("normalization", ["none", "columns"])
+def test_fused_experts_are_edited_where_they_lie_one_by_one(tmp_path, architecture, normalization):
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(FUSED[architecture])
     with torch.no_grad():
@@ -173,7 +178,7 @@ def test_fused_experts_are_edited_where_they_lie_one_by_one(tmp_path, architectu
     out = tmp_path / "out"
     out.mkdir()
     merge = plan(model, edits, out, None, None)
-    found = verify_merge(merge, write_merge(model, merge, "none", lambda _: None), lambda _: None)
+    found = verify_merge(merge, write_merge(model, merge, normalization, lambda _: None), lambda _: None)
     shutil.copyfile(source / INDEX, out / INDEX)
     before, after = tensors_of(source), tensors_of(out)
     assert {name: t.shape for name, t in after.items()} == {name: t.shape for name, t in before.items()}
@@ -187,6 +192,9 @@ def test_fused_experts_are_edited_where_they_lie_one_by_one(tmp_path, architectu
                 continue
             old = before[name].double()
             expected = old @ remove if turned else remove @ old
+            if normalization == "columns" and not name.endswith("bias"):
+                inputs = -1 if turned else -2  # what is summed over for the norm of an input's column
+                expected *= old.norm(dim=inputs, keepdim=True) / expected.norm(dim=inputs, keepdim=True)
             torch.testing.assert_close(after[name].double(), expected, rtol=0, atol=1e-5)
 
 

@@ -48,7 +48,8 @@ def test_every_error_of_a_file_is_told_at_once_with_its_line():
         'config.toml:3: n_trials: expected a whole number, not "5"',
         "config.toml:4: batch_size: must be at least 0, not -1",
         "config.toml:5: winsorization_quantile: must be at most 1, not 1.5",
-        'config.toml:6: row_normalization: expected "none", "pre" or "full", not "ful" (did you mean "full"?)',
+        'config.toml:6: row_normalization: expected "none", "pre", "full" or "columns", not "ful" '
+        '(did you mean "full"?)',
         "config.toml:7: n-startup-trials: unknown setting (did you mean n_startup_trials?)",
         "config.toml:8: keyword_markers: unknown setting (did you mean scorer.KeywordRate.keyword_markers?)",
         "config.toml:10: good_prompts.dataset: is needed here",

@@ -106,6 +106,11 @@ def test_a_profile_survives_a_dump_to_plain_values(profile):
     assert Profile.model_validate(profile.model_dump()) == profile
 
 
+def test_only_an_edit_that_scales_rows_or_columns_needs_an_adapter_of_more_than_one_rank():
+    ranks = {kind: Profile(row_normalization=kind).adapter_rank for kind in BY_KEY["row_normalization"].choices}
+    assert ranks == {"none": 1, "pre": 1, "full": 3, "columns": 3}
+
+
 def test_profiles_of_different_forms_differ():
     later = Profile()
     old = Profile(kl_divergence_scale=1.0, orthogonalize_direction=True, row_normalization="full")
@@ -130,7 +135,7 @@ def test_a_setting_knows_its_bounds_choices_and_unit():
     assert (tokens.default, tokens.minimum, tokens.maximum, tokens.unit) == (1, 1, 64, "tokens")
     quantile = BY_KEY["winsorization_quantile"]
     assert (quantile.minimum, quantile.above_minimum, quantile.maximum) == (0, True, 1)
-    assert BY_KEY["row_normalization"].choices == ("none", "pre", "full")
+    assert BY_KEY["row_normalization"].choices == ("none", "pre", "full", "columns")
     assert BY_KEY["dtypes"].choices == ("auto", "float16", "bfloat16", "float32")
     assert BY_KEY["scorer.KLDivergence.prompts.split"].default == "test[:100]"
 
