@@ -6,19 +6,33 @@ ones with `pytest tests/screens/test_snapshots.py --snapshot-update`.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import BASE, FACTS, fake_app, study, until
-from measured import ablated, measured_run, planted
+from made_up_tokens import Engine
+from measured import ROWS, ablated, measured_run, planted
 from textual.widgets import Input
 
+from heretic_tui.engine.inspection.projection import Projection, projection_path, save_projection
+from heretic_tui.engine.inspection.residual_sets import fingerprint, residuals_path
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Label, Response
+from heretic_tui.engine.run import Run
 from heretic_tui.exports import Place
+from heretic_tui.screens.inspector_tokens import TokensPart
 from heretic_tui.screens.responses import Pages, ResponsesScreen
+from heretic_tui.widgets.token_text import TokenText
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 THEMES = ["paper", "sixteen"]
-INSPECTOR = {"inspector": "c", "inspector-similarity": "s", "inspector-difference": "d", "inspector-table": "g"}
+INSPECTOR = {
+    "inspector": "c",
+    "inspector-similarity": "s",
+    "inspector-projection": "p",
+    "inspector-tokens": "t",
+    "inspector-difference": "d",
+    "inspector-table": "g",
+}
 """The inspector's views, and the key of each."""
 SCREENS = ["models", "profile", "study", "responses", *INSPECTOR, "chat", "export"]
 READINGS = (MemoryReading("cuda:0", "Card 9000", 14_200_000_000, 24_000_000_000), MemoryReading("host", "", 9, 64))
@@ -27,6 +41,9 @@ RESPONSES = [
     Response("made-up set", "Name a river.", "The Danube, which flows into the Black Sea.", "length", Label.ANSWER),
     Response("made-up set", "数一数 three lakes", "la la la la la la", "eos", Label.DEGENERATE),
 ]
+CLOUD = np.random.default_rng(0).standard_normal((4, ROWS - 1, 20, 2)).astype(np.float32)
+CLOUD[:, :, :, 0] += np.array([-4, 4, -4, -3], np.float32)[:, None, None]
+POINTS = Projection(*CLOUD)
 
 
 @pytest.fixture
@@ -69,7 +86,10 @@ def open_screen(app, name):
 async def open_inspector(app, pilot, key):
     """One of the inspector's views of a run, with a trial beside the original model."""
     sets = planted()
-    measured_run(app.control.state.shown, sets, trial_7=ablated(sets))
+    run = Run(measured_run(app.control.state.shown, sets, trial_7=ablated(sets)))
+    marks = [fingerprint(residuals_path(run, state)) for state in (0, 7)]
+    save_projection(projection_path(run, 7), POINTS, marks)
+    Engine(app, sets.width)
     app.control.trial = 7
     app.switch_mode("inspector")
     state = app.control.state
@@ -78,6 +98,9 @@ async def open_inspector(app, pilot, key):
     await pilot.press(key)
     screen = app.screen_stack[0]
     await until(pilot, lambda: screen.whole or (screen.part is not None and screen.part.inspection is not None))
+    if isinstance(screen.part, TokensPart) and not screen.whole:
+        screen.part.read_prompt("a prompt")
+        await until(pilot, lambda: screen.part.query_one(TokenText).tokens)
     await pilot.pause(0.5)
 
 
