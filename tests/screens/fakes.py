@@ -77,7 +77,7 @@ def run_job(app: HereticApp, *said: Event, title: str = STUDY, **options: object
     app.control.worker.submit(title, lambda session: scripted(*said, **options))
 
 
-async def until(pilot, true, seconds: float = 10.0) -> None:
+async def until(pilot, true, seconds: float = 30.0) -> None:
     """Wait until something is so; fails when it does not come true."""
     end = time.monotonic() + seconds
     while not true():
