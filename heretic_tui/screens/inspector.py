@@ -350,11 +350,11 @@ class InspectorScreen(InspectorDesk):
         self._show_table()
 
     def _focus_front(self) -> None:
-        """The view's own keys work at once: the focus goes to its first part that takes it."""
+        """The view's own keys work at once: the focus goes to it, or to its first part that takes it."""
         part = self.part
         inside = None
         if part is not None and part.display and not self.whole and not self.has_class("-nothing"):
-            inside = next((one for one in part.query("*") if one.focusable), None)
+            inside = next((one for one in (part, *part.query("*")) if one.focusable), None)
         (inside or self.query_one("#full" if self.whole else "#table")).focus()
 
     def go_back(self) -> None:

@@ -37,11 +37,7 @@ Key = tuple[Path, int]
 """A run's folder, and the trial that is projected together with its original; 0 for none."""
 
 
-class Words(Static, can_focus=True):
-    """What stands where there are no points; it takes the focus, so that the view's keys work."""
-
-
-class ProjectionPart(InspectorPart):
+class ProjectionPart(InspectorPart, can_focus=True):
     """The points of the selected layer; with a trial, those of both states on the same axes."""
 
     NAME: ClassVar[str] = "projection"
@@ -89,7 +85,7 @@ class ProjectionPart(InspectorPart):
 
     def compose(self) -> ComposeResult:
         """Words where there are no points, else a plot of each state and the legend."""
-        yield Words("", id="words", markup=False)
+        yield Static("", id="words", markup=False)
         with Horizontal(id="plots"):
             for side in SIDES:
                 with Vertical(classes="side", id=f"of-{side}"):
@@ -163,7 +159,7 @@ class ProjectionPart(InspectorPart):
         if inspection is None:
             return
         self.set_class(projection is None, "-empty")
-        words = self.query_one("#words", Words)
+        words = self.query_one("#words", Static)
         if projection is None:
             words.update(self._words(inspection))
             self.remove_class("-both")
@@ -182,8 +178,6 @@ class ProjectionPart(InspectorPart):
                 plot.speed = SPEEDS[self.speed]
                 plot.show(flows[index], inspection.row - 1)
         self.query_one("#legend", Static).update(self._legend(inspection, projection))
-        if words.has_focus:
-            self._plots()[0].focus()
 
     def _flows_of(self, projection: "Projection") -> tuple[Flow, ...]:
         if self._flows is None or self._flows[0] is not projection:
@@ -233,9 +227,7 @@ class ProjectionPart(InspectorPart):
         """Both states side by side where there is room."""
         if self.ready:
             self._show()
-
-    def _plots(self) -> list[ProjectionPlot]:
-        return [plot for plot in self.query(ProjectionPlot) if plot.parent is not None and plot.parent.display]
+            self.say_title()  # whose points they are is said only where one state stands alone
 
     # Computing
 
@@ -250,7 +242,7 @@ class ProjectionPart(InspectorPart):
 
     def _heard(self, _: Event) -> None:
         if self.projection is None and self.inspection is not None:
-            self.query_one("#words", Words).update(self._words(self.inspection))
+            self.query_one("#words", Static).update(self._words(self.inspection))
 
     def action_stop(self) -> None:
         """Stop playing, or computing; else escape is the screen's."""

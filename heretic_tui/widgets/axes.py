@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LARGEST = 1e100
 """Values from here on stand at the end of a scale and do not stretch it."""
+SMALLEST = 1e-100
+"""Values below this count as zero: the steps between them could not be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Scale:
 
 def scale_for(values: Iterable[float], *, logarithmic: bool = False, from_zero: bool = False) -> Scale:
     """A scale on which all finite values have room."""
-    finite = [value for value in values if abs(value) < LARGEST]  # what is no number fails this too
+    finite = [value if abs(value) >= SMALLEST else 0.0 for value in values if abs(value) < LARGEST]  # NaN fails too
     if logarithmic:
         positive = [value for value in finite if value > 0]
         low = min(positive, default=1e-3)
@@ -66,5 +68,5 @@ def label(value: float) -> str:
 
 def wide_log(values: Sequence[float]) -> bool:
     """Whether positive values spread so far that only logarithms keep them apart."""
-    positive = [value for value in values if 0 < value < LARGEST]
+    positive = [value for value in values if SMALLEST <= value < LARGEST]
     return bool(positive) and max(positive) / min(positive) > 50

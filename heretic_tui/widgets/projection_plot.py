@@ -57,7 +57,7 @@ def corners_of(points: Points) -> Points:
     return np.stack([low - margin, high + margin], axis=1)
 
 
-class ProjectionPlot(Widget, can_focus=True):
+class ProjectionPlot(Widget):
     """Draws one layer's points in cells; where another layer is chosen, they move there."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"plot--good", "plot--bad", "plot--both"}

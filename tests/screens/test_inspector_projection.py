@@ -14,7 +14,7 @@ from heretic_tui.engine.events import Progress, Tick
 from heretic_tui.engine.inspection import projection as projections
 from heretic_tui.engine.inspection.projection import Projection, projection_path, save_projection
 from heretic_tui.engine.run import Run
-from heretic_tui.screens.inspector_projection import COMPUTING
+from heretic_tui.screens.inspector_projection import COMPUTING, ProjectionPart
 from heretic_tui.widgets.projection_plot import BAD, BOTH, GOOD, NONE, ProjectionPlot, sorted_cells
 
 PROMPTS = 20
@@ -74,7 +74,7 @@ def test_without_points_it_says_what_to_press_and_computes(app, run, monkeypatch
         await pilot.pause()
         assert "20 good" in text_of(pilot.app)
         assert "PaCMAP" in text_of(pilot.app)
-        assert isinstance(pilot.app.focused, ProjectionPlot)
+        assert isinstance(pilot.app.focused, ProjectionPart)
         assert projection_path(Run(run)).is_file()
 
     drive(app, run, steps)

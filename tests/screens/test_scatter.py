@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heretic_tui.widgets.axes import label, scale_for
@@ -46,6 +46,7 @@ def test_values_over_many_sizes_are_drawn_by_their_logarithm():
     assert "0.01" in text
 
 
+@example([(0.0, 5e-324)], 12, 9)
 @given(st.lists(st.tuples(st.floats(allow_nan=True, allow_infinity=True), numbers), max_size=30), st.integers(1, 90),
        st.integers(1, 40))  # fmt: skip
 def test_no_set_of_points_breaks_the_picture(points, width, height):
@@ -54,6 +55,8 @@ def test_no_set_of_points_breaks_the_picture(points, width, height):
     assert all(0 <= x < width and 0 <= y < height for x, y in places.values())
 
 
+@example([5e-324], 2, True)
+@example([-5e-324, 1e-310], 2, False)
 @given(st.lists(numbers, min_size=1, max_size=20), st.integers(2, 12), st.booleans())
 def test_ticks_lie_on_the_scale_and_are_not_too_many(values, most, logarithmic):
     scale = scale_for(values, logarithmic=logarithmic)

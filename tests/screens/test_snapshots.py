@@ -19,8 +19,10 @@ from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Label, Response
 from heretic_tui.engine.run import Run
 from heretic_tui.exports import Place
+from heretic_tui.screens.inspector_projection import ProjectionPart
 from heretic_tui.screens.inspector_tokens import TokensPart
 from heretic_tui.screens.responses import Pages, ResponsesScreen
+from heretic_tui.widgets.projection_plot import ProjectionPlot
 from heretic_tui.widgets.token_text import TokenText
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -101,6 +103,9 @@ async def open_inspector(app, pilot, key):
     if isinstance(screen.part, TokensPart) and not screen.whole:
         screen.part.read_prompt("a prompt")
         await until(pilot, lambda: screen.part.query_one(TokenText).tokens)
+    if isinstance(screen.part, ProjectionPart) and not screen.whole:
+        await until(pilot, lambda: screen.part.projection is not None)
+        await until(pilot, lambda: not any(plot.moving for plot in screen.part.query(ProjectionPlot)))
     await pilot.pause(0.5)
 
 
