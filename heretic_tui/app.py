@@ -1,6 +1,7 @@
 """The app: owns the control, the modes (one a screen) and the theme; screens do the rest."""
 
 import asyncio
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -83,6 +84,8 @@ class HereticApp(App[None]):
         self.memory: tuple[MemoryReading, ...] = ()
         self.memory_history: dict[str, deque[float]] = {}
         """The fractions of the last readings of each device."""
+        self.hung_up = False
+        """Whether the terminal has gone while the app ran."""
         super().__init__()
         self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
@@ -123,7 +126,9 @@ class HereticApp(App[None]):
             self.warn(problem)
 
     def on_mount(self) -> None:
-        """Begin to look at the engine."""
+        """Begin to look at the engine, and listen for the line to break."""
+        with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):  # not every system hangs up
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         self.set_interval(FRAME, self.look, name="engine")
         self.set_interval(GAUGE, self._gauge, name="memory")
         # What the first picture can do without waits for it.
@@ -298,9 +303,15 @@ class HereticApp(App[None]):
             self.control.stop()
             self.exit()
 
+    def hang_up(self) -> None:
+        """End the screen, and the screen alone: the terminal is gone, which stops no study."""
+        self.hung_up = True
+        self.exit()
+
     async def on_unmount(self) -> None:
         """Let the engine put its things in order."""
-        await asyncio.to_thread(self.control.worker.close, PATIENCE)
+        if not self.hung_up:
+            await asyncio.to_thread(self.control.worker.close, PATIENCE)
 
     def _keep_theme(self, name: str) -> None:
         if name == self.control.preferences.theme:
@@ -332,6 +343,8 @@ def run_app(runs_dir: Path) -> None:
     app = make_app(runs_dir, read_preferences())
     with own_terminal():
         app.run()
+        if app.hung_up:
+            app.control.go_on_alone()
 
 
 __all__: Sequence[str] = ("HereticApp", "make_app", "run_app")
