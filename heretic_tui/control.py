@@ -57,8 +57,8 @@ class Control:
                 self.state.say(event.failure.details, "traceback")
         return events
 
-    def go_on_alone(self) -> None:
-        """See the work that is under way to its end without a screen, as the person's settings want it."""
+    def go_on_alone(self, *, to_the_end: bool) -> None:
+        """See the work that is under way to its end without a screen, or only the trial that is."""
         from heretic_tui.engine.events import TrialFinished
         from heretic_tui.talk import CHAT
 
@@ -69,7 +69,7 @@ class Control:
         self.worker.mailbox.close()
         if title == CHAT:
             self.worker.stop()
-        elif self.preferences.on_hang_up == "stop":
+        elif not to_the_end:
             self.worker.stop_at(TrialFinished)
         self.worker.wait()
         self.worker.close(1)

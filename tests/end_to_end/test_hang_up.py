@@ -69,3 +69,15 @@ def test_a_study_that_is_to_stop_ends_after_the_trial_under_way(studying):
     assert found.state == "paused"
     assert before <= found.trials <= before + 2
     assert found.trials < found.wanted
+
+
+def test_a_study_that_is_left_to_itself_gives_the_shell_its_prompt_back_and_goes_on(studying):
+    terminal, process, run = studying('on_hang_up = "stop"\n')
+    run.want(7)
+    terminal.press("d")
+    pane = terminal.wait_for("goes on in process")
+    assert f"goes on in process {process}." in pane
+    assert terminal.ended.read_text().strip() == "0"
+    terminal("kill-server")
+    until(lambda: gone(process), 180)
+    assert summarize(run).state == "finished"

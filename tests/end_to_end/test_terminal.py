@@ -66,11 +66,11 @@ def test_quitting_asks_while_a_study_runs(tmux):
     terminal.press("d")
     terminal.wait_for(r"[1-9]/40 trials", 90)
     terminal.press("q")
-    terminal.wait_for("Stop the study and quit")
+    terminal.wait_for("Quit while the study runs")
     terminal.press("n")
     terminal.wait_for(r"trial \d+/40")
     terminal.press("q")
-    terminal.wait_for("Stop the study and quit")
+    terminal.wait_for("Quit while the study runs")
     terminal.press("y")
     end = time.monotonic() + 15
     while not terminal.ended.exists():
