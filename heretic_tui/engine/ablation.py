@@ -43,7 +43,7 @@ def edits(
         weight = kernel.weight(writer.layer) if kernel else 0.0
         if weight == 0.0:
             continue
-        basis = directions.at(parameters.direction_index, writer.layer)[None]
+        basis = directions.basis(parameters.direction_index, writer.layer, parameters.subspace_dimensions)
         if gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
             basis = orthonormal(writer.gain.to(basis.device) * basis)
@@ -176,7 +176,8 @@ def low_rank(
 ) -> LowRank:
     """Factors of the edit of `matrix` `(out, in)`, float32: exact for none and pre, by SVD for the others.
 
-    Exact factors have the rank of the edit's basis. By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
+    Exact factors have the rank of the edit's basis. By SVD the rank is `rank`, or where an `error` is given the
+    smallest at which the factors are no further off.
     """
     basis = edit.basis.to(matrix)
     if row_normalization == "none":
