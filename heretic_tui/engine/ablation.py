@@ -176,8 +176,8 @@ def low_rank(
 ) -> LowRank:
     """Factors of the edit of `matrix` `(out, in)`, float32: exact for none and pre, by SVD for the others.
 
-    Exact factors have the rank of the edit's basis. By SVD the rank is `rank`, or where an `error` is given the
-    smallest at which the factors are no further off.
+    Exact factors have the rank of the edit's basis. By SVD it is `rank` and one more for each further direction,
+    or where an `error` is given the smallest at which the factors are no further off.
     """
     basis = edit.basis.to(matrix)
     if row_normalization == "none":
@@ -188,8 +188,7 @@ def low_rank(
     delta = ablate(matrix, basis, edit.weight, row_normalization) - matrix
     u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     errors = errors_by_rank(s)
-    if error is not None:
-        rank = int((errors > error).sum())
+    rank = rank + len(basis) - 1 if error is None else int((errors > error).sum())
     rank = min(rank, len(s))
     root = s[:rank].sqrt()
     return LowRank(edit.writer, u[:, :rank] * root, root[:, None] * vt[:rank], float(errors[rank]))

@@ -278,7 +278,11 @@ class Profile(Table):
         default_1_4="none",
     )
     full_normalization_lora_rank: int = setting(
-        3, "Rank of the adapter that stands for an edit with row_normalization full or columns.", "ablation", ge=1
+        3,
+        "Rank of the adapter that stands for an edit with row_normalization full or columns; each further direction of "
+        "a subspace adds one.",
+        "ablation",
+        ge=1,
     )
     adapter_error: float | None = setting(
         None,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_models import WIDTH, result, run, same_weights, tiny_model, unit, weights_of
 
+from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.direction_finding import find_directions
 from heretic_tui.engine.directions import Directions, next_directions
 from heretic_tui.engine.events import PhaseFinished, Progress
@@ -139,7 +140,7 @@ def test_a_pass_keeps_away_from_the_good_centre_where_that_is_asked():
 def test_the_weights_come_back_when_the_job_is_closed_in_the_middle_of_a_pass(stop):
     model = tiny_model(batch_size=4)
     before = weights_of(model)
-    steps = len([event for event in run(find_directions(model, (CALM, LOUD), profile(1)))[0]])
+    steps = len(run(find_directions(model, (CALM, LOUD), profile(1)))[0])
     for more in (1,) if stop.startswith("first") else range(2, 7):
         job = find_directions(model, (CALM, LOUD), profile(2))
         for _ in range(steps + more):
@@ -171,8 +172,6 @@ def test_the_weights_of_a_trial_that_is_given_hold_no_trace_of_the_passes(tiny_f
     model = tiny_model()
     kernel = Kernel(0.5, 1.0, 0.5, 10.0)
     parameters = AblationParameters(None, {"attn.o_proj": kernel, "mlp.down_proj": kernel})
-    from heretic_tui.engine.ablation import ablated
-
     found = result(find_directions(model, (CALM, LOUD), profile(2)))
     fresh = tiny_model()
     with ablated(model, found, parameters):

@@ -103,6 +103,7 @@ def test_other_factors_state_their_error(row_normalization):
     factors = low_rank(Edit(None, span(3), 1.3), matrix(), row_normalization, 4)
     exact = expected(matrix(), span(3), 1.3, row_normalization) - matrix().double().numpy()
     off = np.linalg.norm((factors.up.double() @ factors.down.double()).numpy() - exact) / np.linalg.norm(exact)
+    assert len(factors.down) == 4 + 2  # each further direction adds one
     assert factors.error == pytest.approx(off, abs=1e-5)
 
 
@@ -277,7 +278,7 @@ def test_an_adapter_has_the_subspace_s_rank_and_is_the_edit(subspace_run, tmp_pa
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    events, exported = run(export(subspace_run, 1, tmp_path / "adapter", adapter=True))
+    exported = result(export(subspace_run, 1, tmp_path / "adapter", adapter=True))
     assert (exported.rank, exported.error) == (3, 0.0)
     result(export(subspace_run, 1, tmp_path / "out"))
     base = AutoModelForCausalLM.from_pretrained(subspace_run.model_name, dtype="auto")
