@@ -126,8 +126,10 @@ def residual_moments(
         total.add_(vectors.sum(dim=0))
         if not origin:
             # Squares of what lies far from zero would cancel; around the first vector little is left to cancel.
-            origin.append(vectors[0])
-        squares.add_((vectors - origin[0]).square().sum(dim=0))
+            origin.append(vectors[0].clone())
+        for vector in vectors:  # one by one: what lies between would take several times the batch's memory
+            off = vector - origin[0]
+            squares.addcmul_(off, off)
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return [None] * len(batch)
 
