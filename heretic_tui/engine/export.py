@@ -38,6 +38,7 @@ from heretic_tui.engine.merging import (
 from heretic_tui.engine.origins import UnknownOrigin, origins
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.style import style_of
 from heretic_tui.engine.verification import Verification, place
 from heretic_tui.engine.verification import verify as verify_export
 from heretic_tui.profile.schema import Profile
@@ -124,7 +125,7 @@ def export_merged(
     kept = max_shard_size is None and profile.max_shard_size == Profile().max_shard_size
     _spare_source(model, to)
     check_source(model)
-    found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
+    found = edits(model, directions, record.parameters, style_of(profile))
     with written_aside(to) as folder:
         card = model_card(model, record, profile, "merged")
         verified, why = None, "the model does not come from safetensors files"
@@ -234,7 +235,7 @@ def ablated_states(
     with torch.no_grad():
         plain = dict(model.network.state_dict())
         held = dict(plain)
-        for edit in edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware):
+        for edit in edits(model, directions, record.parameters, style_of(profile)):
             report(Tick())
             writer = edit.writer
             bias = None if writer.bias is None else writer.bias.detach()
@@ -366,7 +367,7 @@ def _write_adapter(
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
+    found = edits(model, directions, record.parameters, style_of(profile))
     biased = [edit.writer.name for edit in found if edit.writer.bias is not None]
     if biased:
         raise EngineError(

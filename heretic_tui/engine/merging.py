@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heretic_tui.engine.ablation import Edit, RowNormalization, edited
+from heretic_tui.engine.ablation import Edit, edited
 from heretic_tui.engine.background import Report
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress, Tick
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.origins import Origin, UnknownOrigin, assemble, origins, take_apart
+from heretic_tui.engine.style import RowNormalization
 from heretic_tui.engine.verification import Verification, failed
 from heretic_tui.engine.weight_files import (
     DTYPES,

@@ -54,6 +54,7 @@ from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -304,13 +305,7 @@ def optimize(
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
-            with ablated(
-                model,
-                directions,
-                suggestion.parameters,
-                row_normalization=profile.row_normalization,
-                gain_aware=profile.gain_aware,
-            ):
+            with ablated(model, directions, suggestion.parameters, style_of(profile)):
                 measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
             run.save_responses(suggestion.trial, measurement.responses)
             record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)
