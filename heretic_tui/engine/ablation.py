@@ -37,12 +37,12 @@ def edits(
 ) -> list[Edit]:
     """The edits that `parameters` ask for, in the profile's style; writers whose weight is 0 are left out."""
     found = []
-    for writer in model.writers:
-        kernel = parameters.kernels.get(writer.component)
-        weight = kernel.weight(writer.layer) if kernel else 0.0
+    for writer in [*model.writers, *(model.embeddings if style.embeddings else ())]:
+        weight = style.weight(parameters, writer.component, writer.layer)
         if weight == 0.0:
             continue
-        direction = directions.at(parameters.direction_index, writer.layer)
+        # Embeddings have no direction of their own: every prompt ends in the same token, so the two sets do not differ.
+        direction = directions.at(parameters.direction_index, max(writer.layer, 0))
         if style.gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
             direction = normalize(writer.gain.to(direction.device) * direction, dim=0)
