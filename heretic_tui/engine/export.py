@@ -448,6 +448,8 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
     scores = "\n".join(f"| {_title(name)} | {_figure(score)} |" for name, score in record.scores.items())
     settings = {
         "direction_index": record.parameters.direction_index,
+        "subspace_dimensions": record.parameters.subspace_dimensions,
+        "passes": profile.passes,
         "row_normalization": profile.row_normalization,
         "orthogonalize_direction": profile.orthogonalize_direction,
         "ablated_components": profile.ablated_components,
@@ -460,12 +462,21 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
     kind = "A PEFT adapter for" if form == "adapter" else "An ablated version of"
     return (
         f"{front}\n# {kind} {model.name}\n\n"
-        "Made by directional ablation: a direction of the residual stream was taken out of the weights "
+        f"Made by directional ablation: {_taken(record, profile)} taken out of the weights "
         f"that write it{f' ({where})' if where else ''}.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"
         f"What writes into the residual stream: {model.facts.coverage}.\n\n"
         f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n"
         f"```json\n{json.dumps(settings, indent=2)}\n```\n"
+    )
+
+
+def _taken(record: TrialRecord, profile: Profile) -> str:
+    count = record.parameters.subspace_dimensions + profile.passes - 1
+    return (
+        "a direction of the residual stream was"
+        if count == 1
+        else f"up to {count} directions of the residual stream were"
     )
 
 

@@ -79,6 +79,14 @@ def _size_or_bytes(value: Any) -> Any:
     return value
 
 
+def _dimensions(value: Any) -> Any:
+    if value != "search" and (
+        isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_DIMENSIONS
+    ):
+        refuse(f'expected a whole number from 1 to {MOST_DIMENSIONS}, or "search"')
+    return value
+
+
 def _flag_or_text(value: Any) -> Any:
     if not isinstance(value, bool | str | None):
         refuse("expected true, false or text")
@@ -103,6 +111,7 @@ def _listed(value: Any) -> Any:
 Layers = Annotated[str, AfterValidator(_layers)]
 LayerRanges = Annotated[list[Layers] | None, BeforeValidator(_listed)]
 Size = Annotated[str, AfterValidator(_size)]
+Dimensions = Annotated[int | str, BeforeValidator(_dimensions)]
 SizeOrBytes = Annotated[str | int, BeforeValidator(_size_or_bytes)]
 DeviceMap = Annotated[str | dict[str, int | str], BeforeValidator(_text_or_table)]
 FlagOrText = Annotated[bool | str | None, BeforeValidator(_flag_or_text)]
@@ -117,6 +126,9 @@ class Benchmark(Table):
     name: str = setting("", "The task's name for people.")
     description: str = setting("", "What the task measures.")
 
+
+MOST_DIMENSIONS = 5
+"""Of a subspace; in published work five directions already cost smaller models their coherence."""
 
 BENCHMARKS = (
     ("agieval", "AGIEval", "exam questions"),
@@ -243,11 +255,38 @@ class Profile(Table):
         gt=0,
         le=1,
     )
+    token_position: int = setting(
+        -1,
+        "Which token residual vectors are taken at, counted from the end of the prompt in its template: -1 is the "
+        "last, where the response begins, and earlier ones belong to the template's own end.",
+        "directions",
+        ge=-8,
+        le=-1,
+    )
+    sequential_extraction: bool = setting(
+        False,
+        "Take residual vectors one prompt at a time, so that no prompt is padded. Slower; may be slightly better.",
+        "directions",
+    )
+    passes: int = setting(
+        1,
+        "How often directions are measured. From the second time on the model is held ablated along what was found "
+        "before, and what still sets the bad prompts apart is ablated too: for models that refuse in a second way.",
+        "directions",
+        ge=1,
+        le=3,
+    )
     save_residuals: bool = setting(
         False, "Keep every prompt's residual vectors in the run's folder, for the inspector.", "directions"
     )
 
     # ablation
+    subspace_dimensions: Dimensions = setting(
+        1,
+        f"How many directions are ablated together (1 to {MOST_DIMENSIONS}): the trial's own, and those of the layers "
+        'where the two sets lie best apart. With "search" every trial tries a number.',
+        "ablation",
+    )
     row_normalization: Literal["none", "pre", "full", "columns"] = setting(
         "full",
         "What keeps its length in an edited weight: nothing (none), the edit is made on rows of length 1 (pre), each "
@@ -257,7 +296,11 @@ class Profile(Table):
         default_1_4="none",
     )
     full_normalization_lora_rank: int = setting(
-        3, "Rank of the adapter that stands for an edit with row_normalization full or columns.", "ablation", ge=1
+        3,
+        "Rank of the adapter that stands for an edit with row_normalization full or columns; each further direction of "
+        "a subspace adds one.",
+        "ablation",
+        ge=1,
     )
     adapter_error: float | None = setting(
         None,

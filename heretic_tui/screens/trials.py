@@ -96,9 +96,9 @@ def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> list[str]:
 
 
 def scope(record: TrialRecord) -> str:
-    """Where the trial's direction comes from: a layer, or every layer its own."""
-    index = record.parameters.direction_index
-    return "each" if index is None else f"{index:.1f}"
+    """Where the trial's direction comes from: a layer, or every layer its own; and how many join it, if any."""
+    index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
+    return f"{'each' if index is None else f'{index:.1f}'}{f' +{more}' if more else ''}"
 
 
 def order_name(study: StudyView, order: Order) -> str:
@@ -188,6 +188,8 @@ def words(study: StudyView, trial: int | None) -> str:
         return ""
     index = record.parameters.direction_index
     where = "every layer its own direction" if index is None else f"one direction, of layer {index:.1f}"
+    if record.parameters.subspace_dimensions > 1:
+        where += f", and {record.parameters.subspace_dimensions - 1} of the best layers"
     early = ", ended early: its scores are bounds" if record.ended_early else ""
     lost = sum(score.degenerate for score in record.scores.values())
     broken = f", {lost} responses are no language" if lost else ""

@@ -106,7 +106,7 @@ def test_where_every_layer_has_its_own_direction_embeddings_take_that_of_layer_0
     rows = torch.stack([torch.zeros(len(unit())), *(unit(seed) for seed in range(3))])
     parameters = AblationParameters(None, {EMBEDDINGS: Kernel.of_embeddings(1.0)})
     (edit,) = edits(model, Directions(rows, rows, rows), parameters, WITH)
-    assert torch.equal(edit.direction, unit(0))
+    assert torch.equal(edit.basis, unit(0)[None])
 
 
 def test_learned_positions_are_ablated_with_the_tokens():

@@ -176,7 +176,7 @@ def sampled(components=(ATTENTION, MLP), layers=None):
     for component in components:
         fixed[f"{component}.max_weight_position"] = float(layers[0]) if layers else 20.0
     trial = FixedTrial(fixed)
-    suggest(trial, components, 29, layers)
+    suggest(trial, components, 29, layers=layers)
     return {name: (found.low, found.high) for name, found in trial.distributions.items() if hasattr(found, "low")}
 
 
