@@ -46,19 +46,22 @@ def test_the_screen_shows_all_of_it(tmp_path):
     app = fake_app(tmp_path)
     view = study(tmp_path / "run")
     view.style = AblationStyle(layers=(6, 7), embeddings=True)
-    view.add(with_embeddings(13))
+    for trial in list(view.records):
+        view.add(with_embeddings(trial))
 
     async def steps():
         async with app.run_test(size=(200, 60)) as pilot:
             await pilot.pause()
             app.switch_mode("study")
             await pilot.pause()
-            app.control.trial = 13
             app.control.show(view)
             app.screen_stack[0].engine_changed(())
             await pilot.pause()
             text = text_of(app)
             assert "only layers 6-7, embeddings too" in text
             assert "embed_tokens 0.85" in text
+            columns = next(line for line in text.splitlines() if "refusals" in line and "scope" in line)
+            assert columns.split("mlp")[1].split()[0] == "embed"
+            assert "0.85@" not in text
 
     asyncio.run(steps())
