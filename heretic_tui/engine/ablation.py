@@ -8,7 +8,6 @@ orthonormal vectors, the rows of V, it is `W' = W - w V^T V W`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from torch import Tensor
 from heretic_tui.engine.directions import Directions, orthonormal
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.parameters import AblationParameters
+from heretic_tui.engine.style import PLAIN, AblationStyle, RowNormalization
 from heretic_tui.engine.writers import Writer
 
-RowNormalization = Literal["none", "pre", "full", "columns"]
 SMALLEST_NORM = 1e-12
 SMALLEST_SHARE = 1e-5
 """Of a column that keeps a smaller share of its norm the edit has left little but rounding, which no scale mends."""
@@ -34,17 +33,18 @@ class Edit:
 
 
 def edits(
-    writers: list[Writer], directions: Directions, parameters: AblationParameters, *, gain_aware: bool = True
+    model: LanguageModel, directions: Directions, parameters: AblationParameters, style: AblationStyle = PLAIN
 ) -> list[Edit]:
-    """The edits that `parameters` ask for; writers whose weight is 0 are left out."""
+    """The edits that `parameters` ask for, in the profile's style; writers whose weight is 0 are left out."""
     found = []
-    for writer in writers:
-        kernel = parameters.kernels.get(writer.component)
-        weight = kernel.weight(writer.layer) if kernel else 0.0
+    for writer in [*model.writers, *(model.embeddings if style.embeddings else ())]:
+        weight = style.weight(parameters, writer.component, writer.layer)
         if weight == 0.0:
             continue
-        basis = directions.basis(parameters.direction_index, writer.layer, parameters.subspace_dimensions)
-        if gain_aware and writer.gain is not None:
+        # Embeddings have no direction of their own: every prompt ends in the same token, so the two sets do not differ.
+        layer = max(writer.layer, 0)
+        basis = directions.basis(parameters.direction_index, layer, parameters.subspace_dimensions)
+        if style.gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
             basis = orthonormal(writer.gain.to(basis.device) * basis)
         found.append(Edit(writer, basis, weight))
@@ -116,12 +116,7 @@ def ablated_bias(bias: Tensor, basis: Tensor, weight: float) -> Tensor:
 
 @contextmanager
 def ablated(
-    model: LanguageModel,
-    directions: Directions,
-    parameters: AblationParameters,
-    *,
-    row_normalization: RowNormalization = "none",
-    gain_aware: bool = True,
+    model: LanguageModel, directions: Directions, parameters: AblationParameters, style: AblationStyle = PLAIN
 ) -> Iterator[None]:
     """Hold the model ablated; on leaving, every weight is bit for bit what it was.
 
@@ -130,9 +125,9 @@ def ablated(
     changed = []
     try:
         with torch.no_grad():
-            for edit in edits(model.writers, directions, parameters, gain_aware=gain_aware):
+            for edit in edits(model, directions, parameters, style):
                 changed.append(edit.writer)
-                apply(model, edit, row_normalization)
+                apply(model, edit, style.row_normalization)
         yield
     finally:
         with torch.no_grad():

@@ -9,7 +9,10 @@ from typing import Any
 
 ATTENTION = "attn.o_proj"
 MLP = "mlp.down_proj"
+EMBEDDINGS = "embed_tokens"
 """The components: what a kernel is named after, in journals too."""
+BEFORE_LAYERS = -1
+"""Where the embeddings stand among the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class Kernel:
         if distance > self.min_weight_distance:
             return 0.0
         return self.max_weight + (distance / self.min_weight_distance) * (self.min_weight - self.max_weight)
+
+    @staticmethod
+    def of_embeddings(weight: float) -> "Kernel":
+        """The kernel that has a weight at the embeddings, and none in any layer."""
+        return Kernel(weight, float(BEFORE_LAYERS), 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

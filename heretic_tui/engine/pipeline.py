@@ -46,6 +46,7 @@ from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -90,8 +91,14 @@ def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[Language
 
 
 def check_coverage(model: LanguageModel, profile: Profile) -> None:
-    """Raise `EngineError` where the model cannot be ablated whole, unless the profile allows a leak."""
-    facts = model.facts
+    """Raise `EngineError` where the model cannot be ablated as the profile asks, or not whole without its leave."""
+    facts, style = model.facts, style_of(profile)
+    style.check(facts)
+    if style.embeddings and not model.embeddings:
+        raise EngineError(
+            f"{facts.name} has no table of embeddings that is as wide as its residual stream.",
+            "Set ablate_embeddings to false.",
+        )
     if any(writer.packed for writer in model.writers):
         raise EngineError(
             f"The weights of {facts.name} are packed in a few bits, and cannot be edited in place.",
@@ -144,6 +151,8 @@ def _study(
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
+        if run.profile.ablate_embeddings and (both := [one.weight_name for one in model.embeddings if one.tied]):
+            yield Note(f"The embeddings are the output head too: the head is ablated with them ({', '.join(both)}).")
         directions = yield from prepare(model, run, material)
         base = yield from measure_baseline(model, run, material.scoreboard)
         yield from optimize(model, run, material.scoreboard, directions, base, search)
@@ -281,13 +290,7 @@ def optimize(
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
-            with ablated(
-                model,
-                directions,
-                suggestion.parameters,
-                row_normalization=profile.row_normalization,
-                gain_aware=profile.gain_aware,
-            ):
+            with ablated(model, directions, suggestion.parameters, style_of(profile)):
                 measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
             run.save_responses(suggestion.trial, measurement.responses)
             record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)

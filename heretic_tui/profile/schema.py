@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from heretic_tui.layer_ranges import EXAMPLES, NoLayers, layers_of
 from heretic_tui.profile import forms
 from heretic_tui.profile.fields import NO_MEANING, NOT_USED, Table, refuse, setting
 from heretic_tui.profile.markers import DEFAULT_REFUSAL_MARKERS
@@ -92,6 +93,23 @@ def _flag_or_text(value: Any) -> Any:
     return value
 
 
+def _layers(text: str) -> str:
+    try:
+        layers_of(text)
+    except NoLayers:
+        refuse(f"expected layers such as {EXAMPLES}")
+    return text
+
+
+def _listed(value: Any) -> Any:
+    """A single range may stand without the brackets of a list."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [str(value)]
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Layers = Annotated[str, AfterValidator(_layers)]
+LayerRanges = Annotated[list[Layers] | None, BeforeValidator(_listed)]
 Size = Annotated[str, AfterValidator(_size)]
 Dimensions = Annotated[int | str, BeforeValidator(_dimensions)]
 SizeOrBytes = Annotated[str | int, BeforeValidator(_size_or_bytes)]
@@ -295,6 +313,31 @@ class Profile(Table):
     gain_aware: bool = setting(
         True,
         "Where a norm follows a writer, turn the direction by the norm's gain, so that nothing of it leaks back.",
+        "ablation",
+    )
+    ablated_components: list[Name] | None = setting(
+        None,
+        'Which kinds of writers are ablated, such as ["attn.o_proj"]; without it all that the model has. What is left '
+        "out is neither searched nor edited nor exported. Components: attn.o_proj is what attention writes, and what "
+        "stands in its place; mlp.down_proj is what MLPs and experts write.",
+        "ablation",
+        min_length=1,
+    )
+    ablated_layers: LayerRanges = setting(
+        None,
+        'Which layers are ablated, such as "8-24" or ["4-10", "14-20"], counted from 0 and with both ends; without it '
+        "all that a trial's weights reach. Outside of them every weight is 0, and the search puts the peak inside. "
+        "Directions are measured in all layers all the same.",
+        "ablation",
+        min_length=1,
+    )
+    ablate_embeddings: bool = setting(
+        False,
+        "Ablate the table of input embeddings too, and that of learned positions where the model has one: along the "
+        "trial's direction, or that of layer 0 where every layer has its own. The weight, embed_tokens, is searched. "
+        "Where the embeddings are the output head as well (tied), the head is ablated with them, live and in the "
+        "export alike; then there is no adapter, only a merged model. A norm right after the embeddings (BLOOM) may "
+        "write the direction again.",
         "ablation",
     )
     allow_leak: bool = setting(

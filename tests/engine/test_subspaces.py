@@ -22,6 +22,7 @@ from heretic_tui.engine.inspection.run_directions import load_run_directions
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.pipeline import chat, export, resume_study, start_study
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.style import AblationStyle
 
 ROWS, COLUMNS = 24, 40
 TEXTS = ["U:hello\nA:", "U:what is the capital of France?\nA:", "U:x\nA:"]
@@ -194,7 +195,7 @@ def test_no_layer_writes_along_any_direction_of_a_subspace(architecture, row_nor
     directions, before = several(model), weights_of(model)
     basis = directions.basis(1.0, 0, 3)
     assert len(basis) == 3 and min(leaks(model, basis)) > 1e-2
-    with ablated(model, directions, everywhere(3, 1.0), row_normalization=row_normalization):
+    with ablated(model, directions, everywhere(3, 1.0), AblationStyle(row_normalization)):
         assert max(leaks(model, basis)) < 1e-5
         assert max(leaks(model, span(1, WIDTH, seed=9))) > 1e-3
     assert same_weights(model, before)
@@ -204,7 +205,7 @@ def test_no_layer_writes_along_any_direction_of_a_subspace(architecture, row_nor
 def test_gains_turn_the_whole_basis(architecture):
     model = tiny_model(architecture)
     directions = several(model)
-    for edit in edits(model.writers, directions, everywhere(3)):
+    for edit in edits(model, directions, everywhere(3)):
         basis = directions.basis(None, edit.writer.layer, 3).double().numpy()
         turned = basis * edit.writer.gain.double().numpy()
         found = edit.basis.double().numpy()
@@ -215,7 +216,7 @@ def test_gains_turn_the_whole_basis(architecture):
 def test_without_turning_a_subspace_leaks_where_a_norm_follows():
     model = tiny_model("gemma3")
     directions = several(model)
-    with ablated(model, directions, everywhere(3, 1.0), gain_aware=False):
+    with ablated(model, directions, everywhere(3, 1.0), AblationStyle(gain_aware=False)):
         assert max(leaks(model, directions.basis(1.0, 0, 3))) > 1e-2
 
 

@@ -27,6 +27,7 @@ from heretic_tui.engine.pipeline import begin, logged, read_prompts, settle, tem
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 
 
@@ -95,13 +96,7 @@ def _measure_run(model: LanguageModel, run: Run, record: TrialRecord | None) -> 
 @contextmanager
 def _as_trial(model: LanguageModel, profile: Profile, directions: Directions, record: TrialRecord) -> Iterator[None]:
     """Hold the model ablated as its study had it for this trial."""
-    with ablated(
-        model,
-        directions,
-        record.parameters,
-        row_normalization=profile.row_normalization,
-        gain_aware=profile.gain_aware,
-    ):
+    with ablated(model, directions, record.parameters, style_of(profile)):
         yield
 
 
