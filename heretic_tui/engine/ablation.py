@@ -1,11 +1,11 @@
-"""From ablation parameters to weight edits: exact, in place, and restored bit for bit.
+"""From ablation parameters to weight edits: exact, in place or at a packed weight's output, restored bit for bit.
 
 Directional ablation follows Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single
 Direction"): `W' = W - w v v^T W` with a unit vector v in the output space and a weight w.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from heretic_tui.engine.directions import Directions
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.output_edits import OutputEdit, at_output
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.writers import Writer
 
@@ -85,8 +86,12 @@ def _without_on_columns(matrix: Tensor, direction: Tensor, weight: float) -> Ten
     if weight == 1.0:
         # Rounding leaves a trace of v that grows with a column which lay near v; a second pass takes it out.
         edited = _without(edited, direction, weight)
+    return edited * _column_scales(matrix, edited)
+
+
+def _column_scales(matrix: Tensor, edited: Tensor) -> Tensor:
     before, after = column_norms(matrix), column_norms(edited)
-    return edited * torch.where(after > SMALLEST_SHARE * before, before / after, 1.0)
+    return torch.where(after > SMALLEST_SHARE * before, before / after, 1.0)
 
 
 def row_norms(matrix: Tensor) -> Tensor:
@@ -117,19 +122,30 @@ def ablated(
 ) -> Iterator[None]:
     """Hold the model ablated; on leaving, every weight is bit for bit what it was.
 
-    The edited values go into the live parameters' own memory, computed in float32 and rounded once.
+    The edited values go into the live parameters' own memory, computed in float32 and rounded once. Where weights are
+    packed in 4 bits, the edits act on what their modules put out.
     """
-    changed = []
+    with ExitStack() as held:
+        for edit in edits(model.writers, directions, parameters, gain_aware=gain_aware):
+            held.enter_context(_held(model, edit, row_normalization))
+        yield
+
+
+@contextmanager
+def _held(model: LanguageModel, edit: Edit, row_normalization: RowNormalization) -> Iterator[None]:
+    """Hold one edit: in place or, of a packed weight, at its module's output."""
+    writer = edit.writer
+    if writer.packed:
+        with at_output(model.network.get_submodule(writer.name), output_edit(edit, row_normalization)):
+            yield
+        return
     try:
         with torch.no_grad():
-            for edit in edits(model.writers, directions, parameters, gain_aware=gain_aware):
-                changed.append(edit.writer)
-                apply(model, edit, row_normalization)
+            apply(model, edit, row_normalization)
         yield
     finally:
         with torch.no_grad():
-            for writer in changed:
-                model.restore(writer)
+            model.restore(writer)
 
 
 def apply(model: LanguageModel, edit: Edit, row_normalization: RowNormalization) -> None:
@@ -150,6 +166,26 @@ def edited(
     return (
         ablate(matrix.to(direction), direction, edit.weight, row_normalization),
         None if bias is None else ablated_bias(bias.to(direction), direction, edit.weight),
+    )
+
+
+@torch.no_grad()
+def output_edit(edit: Edit, row_normalization: RowNormalization) -> OutputEdit:
+    """The edit of a writer's own weight `(out, in)` as an operator on its output, exact for each row normalization."""
+    matrix = edit.writer.values
+    v = edit.direction.to(matrix)
+    basis, bias, scale, inputs = torch.atleast_2d(v), edit.writer.bias, None, None
+    reads, writes = basis, edit.weight * basis
+    if row_normalization in {"pre", "full"}:
+        # With n the rows' norms, n * (W / n - w v v^T W / n) = W - w (n * v) (v / n)^T W.
+        norms = row_norms(matrix)
+        reads, writes = basis / norms.T, writes * norms.T
+        if row_normalization == "full":
+            scale = 1.0 / row_norms(_without(matrix / norms, v, edit.weight)).squeeze(-1)
+    elif row_normalization == "columns":
+        inputs = _column_scales(matrix, _without(matrix, v, edit.weight)).squeeze(-2)
+    return OutputEdit(
+        reads, writes, scale, inputs, None if bias is None else ablated_bias(bias.detach().to(v), v, edit.weight)
     )
 
 

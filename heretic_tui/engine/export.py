@@ -382,7 +382,7 @@ def _write_adapter(
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
     factors = []
     for done, edit in enumerate(found, start=1):
-        matrix = edit.writer.matrix.float()
+        matrix = edit.writer.values
         factors.append(low_rank(edit, matrix, profile.row_normalization, profile.adapter_rank, profile.adapter_error))
         report(Progress("export", done, len(found), "weights"))
     rank = max(1, *(factor.down.shape[0] for factor in factors))

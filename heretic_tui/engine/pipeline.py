@@ -100,10 +100,11 @@ def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[Language
 def check_coverage(model: LanguageModel, profile: Profile) -> None:
     """Raise `EngineError` where the model cannot be ablated whole, unless the profile allows a leak."""
     facts = model.facts
-    if any(writer.packed for writer in model.writers):
+    if any(writer.unreadable for writer in model.writers):
         raise EngineError(
-            f"The weights of {facts.name} are packed in a few bits, and cannot be edited in place.",
-            'Use quantization = "none", or a checkpoint that is not quantized.',
+            f"The weights of {facts.name} are packed in a few bits, and of packed weights only those of bitsandbytes "
+            "with 4 bits can be read and ablated.",
+            'Use a checkpoint that is not quantized; with quantization = "bnb_4bit" it is packed while loading.',
         )
     if facts.leaking and not profile.allow_leak:
         layers = ", ".join(map(str, facts.leaking[:8])) + (", ..." if len(facts.leaking) > 8 else "")
