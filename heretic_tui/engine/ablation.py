@@ -1,7 +1,8 @@
 """From ablation parameters to weight edits: exact, in place or at a packed weight's output, restored bit for bit.
 
 Directional ablation follows Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single
-Direction"): `W' = W - w v v^T W` with a unit vector v in the output space and a weight w.
+Direction"): `W' = W - w v v^T W` with a unit vector v in the output space and a weight w. Of several
+orthonormal vectors, the rows of V, it is `W' = W - w V^T V W`.
 """
 
 from collections.abc import Iterator
@@ -11,9 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.directions import Directions, orthonormal
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.output_edits import OutputEdit, at_output
 from heretic_tui.engine.parameters import AblationParameters
@@ -27,10 +27,10 @@ SMALLEST_SHARE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is taken out of one writer: `weight` times the component along the unit vector `direction` `(out,)`."""
+    """What is taken out of one writer: `weight` times the component in the span of `basis` `(k, out)`, orthonormal."""
 
     writer: Writer
-    direction: Tensor
+    basis: Tensor
     weight: float
 
 
@@ -44,48 +44,54 @@ def edits(
         weight = kernel.weight(writer.layer) if kernel else 0.0
         if weight == 0.0:
             continue
-        direction = directions.at(parameters.direction_index, writer.layer)
+        basis = directions.at(parameters.direction_index, writer.layer)[None]
         if gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
-            direction = normalize(writer.gain.to(direction.device) * direction, dim=0)
-        found.append(Edit(writer, direction, weight))
+            basis = orthonormal(writer.gain.to(basis.device) * basis)
+        found.append(Edit(writer, basis, weight))
     return found
 
 
-def ablate(matrix: Tensor, direction: Tensor, weight: float, row_normalization: RowNormalization = "none") -> Tensor:
-    """Take `weight` times the component along `direction` out of `matrix` `(out, in)`; float32 in, float32 out.
+def ablate(matrix: Tensor, basis: Tensor, weight: float, row_normalization: RowNormalization = "none") -> Tensor:
+    """Take `weight` times the component in the span of `basis` `(k, out)` out of `matrix` `(out, in)`, in float32.
 
-    Of `(expert, out, in)` every expert is edited by itself.
+    Of `(expert, out, in)` every expert is edited by itself. With V the basis, whose rows are orthonormal:
 
-    `none`: `W - w v v^T W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
+    `none`: `W - w V^T V W`. `pre`: the same on the matrix with unit rows, then the rows' norms put back.
     `full`: like `pre`, then every row scaled to exactly the norm that it had. `columns`: like `none`, then every column
-    scaled to the norm that it had, which at weight 1 stays orthogonal to v, while scaling rows lets part of v back in.
+    scaled to the norm that it had, which at weight 1 stays orthogonal to V, while scaling rows lets part of V back in.
     """
     if row_normalization == "none":
-        return _without(matrix, direction, weight)
+        return _without(matrix, basis, weight)
     if row_normalization == "columns":
-        return _without_on_columns(matrix, direction, weight)
+        return _without_on_columns(matrix, basis, weight)
     norms = row_norms(matrix)
     rows = matrix / norms
-    edited = _without(rows, direction, weight)
+    edited = _without(rows, basis, weight)
     if row_normalization == "full":
         edited = edited / row_norms(edited)
     return edited * norms
 
 
-def _without(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
-    along = direction @ matrix
-    if matrix.ndim == 2:
-        return torch.addr(matrix, direction, along, alpha=-weight)
-    column = direction[None, :, None].expand(len(matrix), -1, 1)
-    return torch.baddbmm(matrix, column, along[:, None, :], alpha=-weight)
+def _without(matrix: Tensor, basis: Tensor, weight: float) -> Tensor:
+    along = _along(matrix, basis)
+    if matrix.ndim == 3:
+        return torch.baddbmm(matrix, basis.mT.expand(len(matrix), -1, -1), along, alpha=-weight)
+    if len(basis) == 1:
+        return torch.addr(matrix, basis[0], along[0], alpha=-weight)
+    return torch.addmm(matrix, basis.mT, along, alpha=-weight)
 
 
-def _without_on_columns(matrix: Tensor, direction: Tensor, weight: float) -> Tensor:
-    edited = _without(matrix, direction, weight)
+def _along(matrix: Tensor, basis: Tensor) -> Tensor:
+    """What each vector of the basis meets in the matrix: `(k, in)`, or `(expert, k, in)`."""
+    return (basis[0] @ matrix)[..., None, :] if len(basis) == 1 else basis @ matrix
+
+
+def _without_on_columns(matrix: Tensor, basis: Tensor, weight: float) -> Tensor:
+    edited = _without(matrix, basis, weight)
     if weight == 1.0:
-        # Rounding leaves a trace of v that grows with a column which lay near v; a second pass takes it out.
-        edited = _without(edited, direction, weight)
+        # Rounding leaves a trace of V that grows with a column which lay near it; a second pass takes it out.
+        edited = _without(edited, basis, weight)
     return edited * _column_scales(matrix, edited)
 
 
@@ -106,9 +112,11 @@ def column_norms(matrix: Tensor) -> Tensor:
     return matrix.square().sum(dim=-2, keepdim=True).sqrt()
 
 
-def ablated_bias(bias: Tensor, direction: Tensor, weight: float) -> Tensor:
+def ablated_bias(bias: Tensor, basis: Tensor, weight: float) -> Tensor:
     """A writer's bias writes into the stream too: the plain edit on `(out,)` or `(expert, out)`, float32."""
-    return bias - weight * (bias @ direction)[..., None] * direction
+    for vector in basis:
+        bias = bias - weight * (bias @ vector)[..., None] * vector
+    return bias
 
 
 @contextmanager
@@ -162,31 +170,29 @@ def edited(
     edit: Edit, matrix: Tensor, bias: Tensor | None, row_normalization: RowNormalization
 ) -> tuple[Tensor, Tensor | None]:
     """What an edit makes of a writer's original values `(out, in)` and `(out,)`: float32, on the writer's device."""
-    direction = edit.direction.to(edit.writer.weight.device, torch.float32)
+    basis = edit.basis.to(edit.writer.weight.device, torch.float32)
     return (
-        ablate(matrix.to(direction), direction, edit.weight, row_normalization),
-        None if bias is None else ablated_bias(bias.to(direction), direction, edit.weight),
+        ablate(matrix.to(basis), basis, edit.weight, row_normalization),
+        None if bias is None else ablated_bias(bias.to(basis), basis, edit.weight),
     )
 
 
 @torch.no_grad()
 def output_edit(edit: Edit, row_normalization: RowNormalization) -> OutputEdit:
     """The edit of a writer's own weight `(out, in)` as an operator on its output, exact for each row normalization."""
-    matrix = edit.writer.values
-    v = edit.direction.to(matrix)
-    basis, bias, scale, inputs = torch.atleast_2d(v), edit.writer.bias, None, None
-    reads, writes = basis, edit.weight * basis
+    matrix, writer, weight = edit.writer.values, edit.writer, edit.weight
+    basis = edit.basis.to(matrix)
+    reads, writes, scale, inputs = basis, weight * basis, None, None
     if row_normalization in {"pre", "full"}:
-        # With n the rows' norms, n * (W / n - w v v^T W / n) = W - w (n * v) (v / n)^T W.
+        # With n the rows' norms, n * (W / n - w V^T V W / n) = W - w (n * V^T) (V / n) W.
         norms = row_norms(matrix)
-        reads, writes = basis / norms.T, writes * norms.T
+        reads, writes = basis / norms.mT, writes * norms.mT
         if row_normalization == "full":
-            scale = 1.0 / row_norms(_without(matrix / norms, v, edit.weight)).squeeze(-1)
+            scale = 1.0 / row_norms(_without(matrix / norms, basis, weight)).squeeze(-1)
     elif row_normalization == "columns":
-        inputs = _column_scales(matrix, _without(matrix, v, edit.weight)).squeeze(-2)
-    return OutputEdit(
-        reads, writes, scale, inputs, None if bias is None else ablated_bias(bias.detach().to(v), v, edit.weight)
-    )
+        inputs = _column_scales(matrix, _without(matrix, basis, weight)).squeeze(-2)
+    bias = None if writer.bias is None else ablated_bias(writer.bias.detach().to(basis), basis, weight)
+    return OutputEdit(reads, writes, scale, inputs, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,18 +208,17 @@ class LowRank:
 def low_rank(
     edit: Edit, matrix: Tensor, row_normalization: RowNormalization, rank: int, error: float | None = None
 ) -> LowRank:
-    """Factors of the edit of `matrix` `(out, in)`, float32: exact at rank 1 for none and pre, by SVD for the others.
+    """Factors of the edit of `matrix` `(out, in)`, float32: exact for none and pre, by SVD for the others.
 
-    By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
+    Exact factors have the rank of the edit's basis. By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
     """
-    direction = edit.direction.to(matrix)
+    basis = edit.basis.to(matrix)
     if row_normalization == "none":
-        return LowRank(edit.writer, (-edit.weight * direction)[:, None], (direction @ matrix)[None, :], 0.0)
+        return LowRank(edit.writer, -edit.weight * basis.mT, _along(matrix, basis), 0.0)
     if row_normalization == "pre":
         norms = row_norms(matrix)
-        down = (direction @ (matrix / norms))[None, :]
-        return LowRank(edit.writer, -edit.weight * norms * direction[:, None], down, 0.0)
-    delta = ablate(matrix, direction, edit.weight, row_normalization) - matrix
+        return LowRank(edit.writer, -edit.weight * norms * basis.mT, _along(matrix / norms, basis), 0.0)
+    delta = ablate(matrix, basis, edit.weight, row_normalization) - matrix
     u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     errors = errors_by_rank(s)
     if error is not None:

@@ -11,6 +11,9 @@ from torch.nn.functional import normalize
 from heretic_tui.engine.errors import EngineError, damaged
 from heretic_tui.engine.files import write_atomically
 
+SMALLEST_SHARE = 1e-3
+"""Of a direction that keeps less than this outside the span of others there is nothing new, only noise."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -59,6 +62,24 @@ def measure_directions(good: Tensor, bad: Tensor, *, projected: bool) -> Directi
             "Check good_prompts and bad_prompts: they must be different prompts.",
         )
     return Directions(good.float(), bad.float(), vectors.float())
+
+
+def orthonormal(vectors: Tensor) -> Tensor:
+    """Orthonormal rows `(r, d)` with the span of the rows of `(k, d)`, in their order (QR by Gram and Schmidt).
+
+    A row of which less than `SMALLEST_SHARE` lies outside the span of those before it is left out.
+    """
+    if len(vectors) == 1:
+        return normalize(vectors, dim=1)
+    kept: list[Tensor] = []
+    for vector in normalize(vectors.double(), dim=1):
+        rest = vector
+        for _ in range(2):  # once leaves rounding behind, which grows where little is left
+            for other in kept:
+                rest = rest - (other @ rest) * other
+        if float(rest.norm()) >= SMALLEST_SHARE:
+            kept.append(normalize(rest, dim=0))
+    return torch.stack(kept).to(vectors.dtype) if kept else vectors[:0]
 
 
 def geometric_medians(residuals: Tensor) -> Tensor:

@@ -56,24 +56,24 @@ def identical(one, other):
 @pytest.mark.parametrize("share", [0.3, 1.0, 1.5])
 @pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
 def test_an_edit_is_its_definition_in_float64(row_normalization, share):
-    found = ablate(matrix(), direction(), share, row_normalization).double().numpy()
+    found = ablate(matrix(), direction()[None], share, row_normalization).double().numpy()
     np.testing.assert_allclose(found, expected(matrix(), direction(), share, row_normalization), atol=3e-6)
 
 
 def test_weight_one_leaves_nothing_of_the_direction():
-    edited = ablate(matrix(), direction(), 1.0).double()
+    edited = ablate(matrix(), direction()[None], 1.0).double()
     assert (direction().double() @ edited).abs().max() < 1e-6
 
 
 def test_full_keeps_the_norm_of_every_row():
-    edited = ablate(matrix(), direction(), 1.2, "full")
+    edited = ablate(matrix(), direction()[None], 1.2, "full")
     torch.testing.assert_close(edited.norm(dim=1), matrix().norm(dim=1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
 def test_an_edit_leaves_the_matrix_that_it_was_given_alone(row_normalization):
     weights = matrix()
-    ablate(weights, direction(), 1.0, row_normalization)
+    ablate(weights, direction()[None], 1.0, row_normalization)
     assert torch.equal(weights, matrix())
 
 
@@ -81,7 +81,7 @@ def test_an_edit_leaves_the_matrix_that_it_was_given_alone(row_normalization):
 def test_a_zero_row_brings_no_infinities(row_normalization):
     weights = matrix()
     weights[3] = 0
-    edited = ablate(weights, direction(), 1.0, row_normalization)
+    edited = ablate(weights, direction()[None], 1.0, row_normalization)
     assert torch.isfinite(edited).all()
     assert edited[3].abs().max() < 1e-9
 
@@ -91,7 +91,7 @@ def test_a_zero_row_brings_no_infinities(row_normalization):
 
 @pytest.mark.parametrize("row_normalization", ["none", "pre"])
 def test_none_and_pre_are_exact_at_rank_one(row_normalization):
-    factors = low_rank(Edit(None, direction(), 1.3), matrix(), row_normalization, 1)
+    factors = low_rank(Edit(None, direction()[None], 1.3), matrix(), row_normalization, 1)
     assert (factors.up.shape, factors.down.shape, factors.error) == ((ROWS, 1), (1, COLUMNS), 0.0)
     update = (factors.up.double() @ factors.down.double()).numpy()
     exact = expected(matrix(), direction(), 1.3, row_normalization) - matrix().double().numpy()
@@ -100,7 +100,7 @@ def test_none_and_pre_are_exact_at_rank_one(row_normalization):
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_full_states_the_relative_error_of_its_factors(rank):
-    factors = low_rank(Edit(None, direction(), 1.3), matrix(), "full", rank)
+    factors = low_rank(Edit(None, direction()[None], 1.3), matrix(), "full", rank)
     exact = expected(matrix(), direction(), 1.3, "full") - matrix().double().numpy()
     update = (factors.up.double() @ factors.down.double()).numpy()
     error = np.linalg.norm(update - exact) / np.linalg.norm(exact)
@@ -109,14 +109,14 @@ def test_full_states_the_relative_error_of_its_factors(rank):
 
 
 def test_no_factors_of_the_same_rank_come_nearer():
-    factors = low_rank(Edit(None, direction(), 1.3), matrix(), "full", 3)
+    factors = low_rank(Edit(None, direction()[None], 1.3), matrix(), "full", 3)
     exact = expected(matrix(), direction(), 1.3, "full") - matrix().double().numpy()
     singular = np.linalg.svd(exact, compute_uv=False)
     assert factors.error == pytest.approx(np.sqrt((singular[3:] ** 2).sum() / (singular**2).sum()), abs=1e-5)
 
 
 def test_a_rank_above_the_matrix_s_own_has_no_error():
-    assert low_rank(Edit(None, direction(), 1.0), matrix(), "full", 100).error < 1e-6
+    assert low_rank(Edit(None, direction()[None], 1.0), matrix(), "full", 100).error < 1e-6
 
 
 # A model
@@ -173,7 +173,7 @@ def test_the_gain_turns_the_direction():
         attention = edit.writer.component == "attn.o_proj"
         norm = layer.post_attention_layernorm if attention else layer.post_feedforward_layernorm
         turned = (1 + norm.weight.double().numpy()) * v.double().numpy()
-        np.testing.assert_allclose(edit.direction.numpy(), turned / np.linalg.norm(turned), atol=1e-6)
+        np.testing.assert_allclose(edit.basis[0].numpy(), turned / np.linalg.norm(turned), atol=1e-6)
 
 
 @pytest.mark.parametrize("row_normalization", ["none", "pre", "full", "columns"])
@@ -299,7 +299,7 @@ def test_per_layer_scope_takes_every_layers_own_direction():
     rows = torch.stack([unit(seed) for seed in range(4)])
     found = edits(model.writers, Directions(rows, rows, rows), everywhere(index=None))
     for edit in found:
-        assert torch.equal(edit.direction, rows[edit.writer.layer + 1])
+        assert torch.equal(edit.basis[0], rows[edit.writer.layer + 1])
 
 
 def test_an_ablated_model_runs_as_often_as_it_likes():

@@ -17,8 +17,8 @@ def off(factors, delta):
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_rank_is_the_smallest_that_keeps_the_error(error, which):
     writer = tiny_model("llama").writers[which]
-    edit = Edit(writer, unit(), 1.0)
-    delta = (ablate(writer.matrix, edit.direction, 1.0, "full") - writer.matrix).double()
+    edit = Edit(writer, unit()[None], 1.0)
+    delta = (ablate(writer.matrix, edit.basis, 1.0, "full") - writer.matrix).double()
     found = low_rank(edit, writer.matrix, "full", 3, error)
     rank = found.down.shape[0]
     assert off(found, delta) <= error + 1e-6
@@ -28,11 +28,13 @@ def test_the_rank_is_the_smallest_that_keeps_the_error(error, which):
 
 def test_without_a_stated_error_the_rank_is_the_settings():
     writer = tiny_model("llama").writers[0]
-    assert low_rank(Edit(writer, unit(), 1.0), writer.matrix, "full", 3, Profile().adapter_error).down.shape[0] == 3
+    assert (
+        low_rank(Edit(writer, unit()[None], 1.0), writer.matrix, "full", 3, Profile().adapter_error).down.shape[0] == 3
+    )
 
 
 def test_a_rank_beyond_the_matrix_is_its_full_rank_and_exact():
     writer = tiny_model("llama").writers[0]
-    found = low_rank(Edit(writer, unit(), 1.0), writer.matrix, "full", 10_000)
+    found = low_rank(Edit(writer, unit()[None], 1.0), writer.matrix, "full", 10_000)
     assert found.down.shape[0] == min(writer.matrix.shape)
     assert torch.tensor(found.error) == 0

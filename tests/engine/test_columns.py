@@ -34,20 +34,20 @@ def leak(weights, v):
 
 @pytest.mark.parametrize("share", [0.3, 1.0, 1.5])
 def test_every_column_keeps_its_length(matrix, v, share):
-    torch.testing.assert_close(lengths(ablate(matrix, v, share, "columns")), lengths(matrix), rtol=5e-7, atol=0)
+    torch.testing.assert_close(lengths(ablate(matrix, v[None], share, "columns")), lengths(matrix), rtol=5e-7, atol=0)
 
 
 def test_at_weight_one_nothing_of_the_direction_is_left_where_full_lets_part_of_it_back_in(matrix, v):
     lopsided = matrix * torch.linspace(0.2, 3.0, ROWS)[:, None]
     assert leak(lopsided, v) > 0.05
-    assert leak(ablate(lopsided, v, 1.0, "columns"), v) < 2e-7
-    assert leak(ablate(lopsided, v, 1.0, "full"), v) > 1e-2
+    assert leak(ablate(lopsided, v[None], 1.0, "columns"), v) < 2e-7
+    assert leak(ablate(lopsided, v[None], 1.0, "full"), v) > 1e-2
 
 
 def test_a_column_of_zeros_stays_one(matrix, v):
     weights = matrix.clone()
     weights[:, 3] = 0
-    edited = ablate(weights, v, 1.0, "columns")
+    edited = ablate(weights, v[None], 1.0, "columns")
     assert torch.equal(edited[:, 3], torch.zeros(ROWS))
     assert torch.isfinite(edited).all()
 
@@ -55,7 +55,7 @@ def test_a_column_of_zeros_stays_one(matrix, v):
 def test_of_a_column_along_the_direction_nothing_is_left_to_scale(matrix, v):
     weights = matrix.clone()
     weights[:, 3] = 100 * v
-    edited = ablate(weights, v, 1.0, "columns")
+    edited = ablate(weights, v[None], 1.0, "columns")
     assert lengths(edited)[3] < 1e-4
     torch.testing.assert_close(lengths(edited)[4:], lengths(matrix)[4:], rtol=5e-7, atol=0)
 
@@ -63,7 +63,7 @@ def test_of_a_column_along_the_direction_nothing_is_left_to_scale(matrix, v):
 def test_a_column_near_the_direction_keeps_its_length_and_nothing_along_it(matrix, v):
     across = matrix[:, 0] - (matrix[:, 0] @ v) * v
     weights = torch.stack([100 * v + share * across for share in (1.0, 1e-1, 1e-2)], dim=1)
-    edited = ablate(weights, v, 1.0, "columns")
+    edited = ablate(weights, v[None], 1.0, "columns")
     assert leak(edited, v) < 2e-7
     torch.testing.assert_close(lengths(edited), lengths(weights), rtol=5e-7, atol=0)
 
@@ -72,9 +72,9 @@ def test_a_column_near_the_direction_keeps_its_length_and_nothing_along_it(matri
 def test_every_expert_is_edited_by_itself(v, row_normalization):
     experts = torch.randn(3, ROWS, 40, generator=torch.Generator().manual_seed(2))
     experts *= torch.tensor([0.1, 1.0, 10.0])[:, None, None]
-    edited = ablate(experts, v, 0.8, row_normalization)
+    edited = ablate(experts, v[None], 0.8, row_normalization)
     for one, whole in zip(edited, experts, strict=True):
-        torch.testing.assert_close(one, ablate(whole, v, 0.8, row_normalization), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one, ablate(whole, v[None], 0.8, row_normalization), rtol=1e-5, atol=1e-6)
 
 
 # Factors
@@ -82,7 +82,7 @@ def test_every_expert_is_edited_by_itself(v, row_normalization):
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_an_adapter_states_how_far_it_is_off(matrix, v, rank):
-    factors = low_rank(Edit(None, v, 1.0), matrix, "columns", rank)
+    factors = low_rank(Edit(None, v[None], 1.0), matrix, "columns", rank)
     w, along = matrix.double().numpy(), v.double().numpy()
     exact = w - np.outer(along, along @ w)
     exact = exact * np.linalg.norm(w, axis=0) / np.linalg.norm(exact, axis=0)
@@ -94,8 +94,8 @@ def test_an_adapter_states_how_far_it_is_off(matrix, v, rank):
 
 
 def test_a_stated_error_is_kept(matrix, v):
-    one = low_rank(Edit(None, v, 1.0), matrix[:, :200], "columns", 1)
-    several = low_rank(Edit(None, v, 1.0), matrix[:, :200], "columns", 1, one.error / 2)
+    one = low_rank(Edit(None, v[None], 1.0), matrix[:, :200], "columns", 1)
+    several = low_rank(Edit(None, v[None], 1.0), matrix[:, :200], "columns", 1, one.error / 2)
     assert several.error <= one.error / 2
     assert several.down.shape[0] > 1
 
@@ -122,7 +122,7 @@ def wild(draw):
 @given(wild(), st.sampled_from([1.0, 2.0]) | st.floats(0.0, 1.5))
 def test_any_matrix_gets_what_the_definition_says_or_keeps_the_plain_edit_where_only_rounding_is_left(drawn, share):
     matrix, v = drawn
-    found = ablate(torch.from_numpy(matrix), torch.from_numpy(v), share, "columns").double().numpy()
+    found = ablate(torch.from_numpy(matrix), torch.from_numpy(v)[None], share, "columns").double().numpy()
     w, along = matrix.astype(np.float64), v.astype(np.float64)
     plain = w - share * np.outer(along, along @ w)
     assert np.isfinite(found).all()

@@ -14,12 +14,14 @@ from tiny_models import (
 )
 from torch import nn
 
-from heretic_tui.engine.ablation import ablate, ablated, ablated_bias, edits
+from heretic_tui.engine.ablation import Edit, ablate, ablated, ablated_bias, edited, edits, output_edit
 from heretic_tui.engine.coverage import probe
+from heretic_tui.engine.directions import orthonormal
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.four_bits import is_four_bit
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.writers import Writer
 from heretic_tui.profile.schema import Profile
 
 NORMALIZATIONS = ["none", "pre", "full", "columns"]
@@ -60,7 +62,7 @@ def dequantized_and_edited(model, row_normalization, parameters=PARAMETERS):
     """The logits of plain modules in the place of the packed ones, the edits made in their weights."""
     network, changes = model.network, {}
     for edit in edits(model.writers, same_direction(model, unit()), parameters):
-        writer, v = edit.writer, edit.direction
+        writer, v = edit.writer, edit.basis
         owner = network.get_submodule(writer.name if writer.packed else writer.name.rpartition(".")[0])
         matrix = ablate(writer.values, v, edit.weight, row_normalization)
         bias = None if writer.bias is None else ablated_bias(writer.bias.float(), v, edit.weight)
@@ -147,19 +149,18 @@ def test_an_ablation_is_that_of_the_unpacked_weights(loaded, architecture, row_n
 
 
 @pytest.mark.parametrize("row_normalization", NORMALIZATIONS)
-def test_a_zero_row_brings_no_infinities(loaded, row_normalization, monkeypatch):
-    model = loaded("gpt2")
-    values = type(model.writers[0]).values.fget
-    emptied = property(lambda writer: values(writer).index_fill(0, torch.tensor([3]), 0.0))
-    monkeypatch.setattr(type(model.writers[0]), "values", emptied)
-    with ablated(model, same_direction(model, unit()), PARAMETERS, row_normalization=row_normalization):
-        pass  # the row itself is not zero here, so that only the factors are looked at
-    edit = edits(model.writers, same_direction(model, unit()), PARAMETERS)[0]
-    from heretic_tui.engine.ablation import output_edit
-
+def test_a_subspace_is_taken_out_and_a_zero_row_brings_no_infinities(row_normalization):
+    """The operator on an output `W x + b` against the edited weight and bias, with three directions at once."""
+    weight = torch.randn(WIDTH, 40, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    bias = torch.linspace(-1, 1, WIDTH)
+    writer = Writer("w", "attn.o_proj", "attention", 0, weight, "w.weight", bias, "w.bias", False, None)
+    edit = Edit(writer, orthonormal(torch.stack([unit(1), unit(2), unit(3)])), 0.8)
+    matrix, changed = edited(edit, weight, bias, row_normalization)
     made = output_edit(edit, row_normalization)
-    y = torch.randn(5, WIDTH).index_fill(1, torch.tensor([3]), 0.0)
-    assert torch.isfinite(made.of_output(y)).all()
+    x = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
+    y = (x if made.inputs is None else x * made.inputs) @ weight.T
+    torch.testing.assert_close(made.of_output(y), x @ matrix.T + changed, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral"])

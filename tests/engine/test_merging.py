@@ -173,7 +173,7 @@ def test_fused_experts_are_edited_where_they_lie_one_by_one(tmp_path, architectu
     source = checkpoint(tmp_path / "source", network, shard="100KB")
     model = loaded(source)
     turned = architecture == "gpt_oss"  # (expert, in, out); the others lie (expert, out, in)
-    edits = [Edit(writer, unit(writer.layer), 0.9) for writer in model.writers if writer.kind == EXPERTS]
+    edits = [Edit(writer, unit(writer.layer)[None], 0.9) for writer in model.writers if writer.kind == EXPERTS]
     assert len(edits) == 2
     out = tmp_path / "out"
     out.mkdir()
