@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from heretic_tui.engine.errors import EngineError
 
+FOUR_BITS = "4 bits"
+"""What is said of such weights."""
 NOTHING = torch.empty(0)
 
 

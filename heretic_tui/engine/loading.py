@@ -17,7 +17,7 @@ from heretic_tui.engine.coverage import probe
 from heretic_tui.engine.discovery import discover
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note, Progress
-from heretic_tui.engine.four_bits import count_values, keep_readable, quantization
+from heretic_tui.engine.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable, quantization
 from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
@@ -336,6 +336,7 @@ def assemble(
         context_length=getattr(config, "max_position_embeddings", None),
         writers=count_components(writers),
         writer_kinds=count_kinds(writers),
+        quantization=FOUR_BITS if any(map(is_four_bit, network.parameters())) else "",
     )
     return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
 

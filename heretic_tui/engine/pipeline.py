@@ -39,6 +39,7 @@ from heretic_tui.engine.events import (
     TrialStarted,
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
+from heretic_tui.engine.export_scores import measure_export
 from heretic_tui.engine.inspection.capture import capture_sets
 from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
@@ -376,24 +377,9 @@ def export(
     )
     yield exported
     if verify_scores:
-        yield from measure_export(run, to.absolute())
+        del model
+        yield from measure_export(run, record, to.absolute())
     return exported
-
-
-def measure_export(run: Run, folder: Path) -> Job[Evaluated]:
-    """Load an exported model afresh and measure it against the run's original model, as a trial is measured."""
-    base, known = run.base_scores(), run.model()
-    if base is None or known is None or known[1] is None:
-        raise EngineError(f"{run.name} has no scores of the original model yet.", "Resume it first.")
-    profile = run.profile.model_copy(update={"model_commit": None})
-    model = yield from load(str(folder), profile)
-    model.batch_size, model.response_prefix = known[1].batch_size, known[1].response_prefix
-    scoreboard = yield from load_scoreboard(model, profile)
-    scoreboard.restore(run.baseline_tensors())
-    measurement = yield from scoreboard.measure(model, "exported model")
-    evaluated = Evaluated(str(folder), run.model_name, measurement.scores, base)
-    yield evaluated
-    return evaluated
 
 
 def evaluate(model_name: str, base_name: str, profile: Profile) -> Job[Evaluated]:

@@ -78,7 +78,7 @@ def writers(found: Mapping[str, int]) -> str:
 def loaded_lines(model: ModelFacts) -> list[Line]:
     """What is known of the model in memory."""
     return [
-        Fact("in memory", f"{SHORT.get(model.dtype, model.dtype)} on {model.device}", "$success"),
+        Fact("in memory", f"{_loaded_as(model)} on {model.device}", "$success"),
         Fact("parameters", count(model.parameters)),
         Fact("architecture", model.architecture),
         Fact("layers", f"{model.layers}, {model.width} wide"),
@@ -86,6 +86,11 @@ def loaded_lines(model: ModelFacts) -> list[Line]:
         Fact("writers", model.coverage, "$warning" if model.leaking else ""),
         *([Fact("commit", model.revision)] if model.revision else []),
     ]
+
+
+def _loaded_as(model: "ModelFacts") -> str:
+    dtype = SHORT.get(model.dtype, model.dtype)
+    return f"{model.quantization}, the rest {dtype}," if model.quantization else dtype
 
 
 def fit_lines(facts: "CheckpointFacts", profile: "Profile", memory: Sequence["MemoryReading"]) -> list[Line]:

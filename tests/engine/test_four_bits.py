@@ -1,10 +1,15 @@
 """Weights of 4 bits: read, ablated at their modules' outputs, put back, written as adapters and as merged models."""
 
+import json
+
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 from tiny_models import (
     WIDTH,
     result,
+    run,
     same_direction,
     same_weights,
     tiny_network,
@@ -16,12 +21,19 @@ from torch import nn
 
 from heretic_tui.engine.ablation import Edit, ablate, ablated, ablated_bias, edited, edits, output_edit
 from heretic_tui.engine.coverage import probe
-from heretic_tui.engine.directions import orthonormal
+from heretic_tui.engine.directions import load_directions, orthonormal
 from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.events import Evaluated, Verified
+from heretic_tui.engine.export import REPORT, export_adapter, export_merged
 from heretic_tui.engine.four_bits import is_four_bit
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.pipeline import export as export_job
+from heretic_tui.engine.pipeline import start_study
+from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.writers import Writer
+from heretic_tui.exports import measured
 from heretic_tui.profile.schema import Profile
 
 NORMALIZATIONS = ["none", "pre", "full", "columns"]
@@ -30,9 +42,9 @@ PARAMETERS = AblationParameters(1.0, {"attn.o_proj": KERNEL, "mlp.down_proj": KE
 PROFILE = Profile(quantization="bnb_4bit", dtypes=["float32"])
 
 
-def saved(folder, architecture):
+def saved(folder, architecture, seed=0):
     """A tiny model with its tokenizer as a folder."""
-    tiny_network(architecture).save_pretrained(folder)
+    tiny_network(architecture, seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
@@ -201,3 +213,109 @@ def test_weights_that_are_quantized_already_are_not_packed_again(tmp_path):
     (folder / "config.json").write_text(quantized, encoding="utf-8")
     with pytest.raises(EngineError, match=r"quantized already \(gptq\)"):
         result(load(str(folder), PROFILE))
+
+
+# A study, and what is written of it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_folder, short_profile):
+    """A study of two trials in 4 bits."""
+    profile = short_profile.model_copy(update={"quantization": "bnb_4bit", "dtypes": ["float32"], "n_trials": 2})
+    runs = tmp_path_factory.mktemp("runs")
+    return Run(result(start_study(str(tiny_folder), profile, "short", runs)).path)
+
+
+def test_a_study_measures_its_trials_and_says_what_the_weights_were(finished):
+    facts, _ = finished.model()
+    assert (facts.quantization, facts.dtype, facts.leaking) == ("4 bits", "float32", [])
+    assert len(finished.records()) == 2
+    assert all(record.scores["kl_divergence"].value > 0 for record in finished.records())
+
+
+def test_the_whole_export_is_the_exact_edit_of_the_checkpoint_s_own_values(finished, tiny_folder, tmp_path):
+    events, _ = run(export_job(finished, 1, tmp_path / "out", verify_scores=True))
+    (verified,) = (event for event in events if isinstance(event, Verified))
+    assert verified.unknown == verified.tied == ()
+    stored, written = (load_file(folder / "model.safetensors") for folder in (tiny_folder, tmp_path / "out"))
+    assert stored.keys() == written.keys()
+    plain = result(load(str(tiny_folder), Profile(dtypes=["float32"])))
+    changes = {
+        edit.writer.weight_name: edited(edit, edit.writer.matrix, None, finished.profile.row_normalization)[0]
+        for edit in edits(plain.writers, load_directions(finished.path / DIRECTIONS), finished.record(1).parameters)
+    }
+    assert verified.changed == len(changes) > 0
+    for name, tensor in written.items():
+        assert torch.equal(tensor, changes.get(name, stored[name]))
+
+
+def test_the_report_tells_both_scores_and_what_each_was_measured_in(finished, tmp_path):
+    events, _ = run(export_job(finished, 1, tmp_path / "out", verify_scores=True))
+    (found,) = (event for event in events if isinstance(event, Evaluated))
+    told = json.loads((tmp_path / "out" / REPORT).read_text(encoding="utf-8"))["measured"]
+    assert {name: part["weights"] for name, part in told.items()} == {
+        "original": "float32",
+        "trial": "4 bits",
+        "export": "float32",
+    }
+    assert told["trial"]["scores"] == finished.record(1).as_json()["scores"]
+    assert told["export"]["scores"] == {name: score.as_json() for name, score in found.scores.items()}
+    words = measured(found, finished.record(1).scores)
+    assert words.startswith("Trial measured in 4 bits: refusals ")
+    assert "; export in float32: refusals " in words
+
+
+def test_a_checkpoint_with_other_weights_is_not_merged_with(finished, tiny_folder, tmp_path):
+    """What is in memory must have been made of the files that are edited."""
+    model = result(load(str(tiny_folder), finished.profile))
+    other = saved(tmp_path / "other", "llama", seed=5)
+    model.source, model.stamps = other, {}
+    job = export_merged(
+        model, load_directions(finished.path / DIRECTIONS), finished.record(1), finished.profile, tmp_path / "out"
+    )
+    with pytest.raises(EngineError, match=r"packed in 4 bits, and .* is far from what"):
+        run(job)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mixtral", "gemma3", "falcon"])
+def test_weights_are_found_in_the_checkpoint_however_they_lie_there(architecture, tmp_path):
+    """GPT-2's square matrices lie the other way round; Mixtral's experts lie one by one."""
+    folder = saved(tmp_path / "source", architecture)
+    directions = None
+    written = {}
+    for quantization in ("none", "bnb_4bit"):
+        model = result(load(str(folder), PROFILE.model_copy(update={"quantization": quantization})))
+        directions = same_direction(model, unit())
+        record = TrialRecord(1, PARAMETERS, {}, 1.0)
+        result(export_merged(model, directions, record, PROFILE, tmp_path / quantization))
+        written[quantization] = load_file(tmp_path / quantization / "model.safetensors")
+    assert written["none"].keys() == written["bnb_4bit"].keys()
+    assert all(torch.equal(tensor, written["bnb_4bit"][name]) for name, tensor in written["none"].items())
+
+
+@pytest.mark.parametrize("row_normalization", NORMALIZATIONS)
+def test_an_adapter_on_the_packed_base_is_the_ablation_within_its_stated_error(loaded, row_normalization, tmp_path):
+    model = loaded("llama")
+    profile = PROFILE.model_copy(update={"row_normalization": row_normalization, "adapter_error": 1e-3})
+    directions = same_direction(model, unit())
+    written = result(export_adapter(model, directions, TrialRecord(1, PARAMETERS, {}, 1.0), profile, tmp_path / "a"))
+    with ablated(model, directions, PARAMETERS, row_normalization=row_normalization):
+        exact = logits(model)
+    base = result(load(model.name, PROFILE))
+    adapted = logits(model, PeftModel.from_pretrained(base.network, tmp_path / "a"))
+    assert (adapted - exact).norm() <= (2 * written.error + 1e-5) * exact.norm()
+    assert (adapted - logits(model)).norm() > 0.05 * exact.norm()
+
+
+def test_a_checkpoint_that_is_packed_itself_is_studied_and_given_an_adapter_only(finished, short_profile, tmp_path):
+    model = result(load(finished.profile.model, finished.profile))
+    model.network.save_pretrained(tmp_path / "packed")
+    model.tokenizer.save_pretrained(tmp_path / "packed")
+    profile = short_profile.model_copy(update={"dtypes": ["float32"], "n_trials": 1})
+    study = Run(result(start_study(str(tmp_path / "packed"), profile, "short", tmp_path / "runs")).path)
+    assert study.model()[0].quantization == "4 bits"
+    result(export_job(study, 1, tmp_path / "adapter", adapter=True))
+    with pytest.raises(EngineError, match="packed in 4 bits"):
+        result(export_job(study, 1, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
