@@ -28,7 +28,7 @@ def measure_export(run: Run, record: TrialRecord, folder: Path) -> Job[Evaluated
     base, known = run.base_scores(), run.model()
     if base is None or known is None or known[1] is None:
         raise EngineError(f"{run.name} has no scores of the original model yet.", "Resume it first.")
-    facts, settled = known
+    facts, settled = known[0], known[1]
     profile = run.profile.model_copy(update={"quantization": "none"})
 
     def loaded(name: str, profile: Profile) -> Job[tuple[LanguageModel, Scoreboard]]:
@@ -36,12 +36,13 @@ def measure_export(run: Run, record: TrialRecord, folder: Path) -> Job[Evaluated
         model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
         return model, (yield from load_scoreboard(model, profile))
 
-    state: Mapping[str, Any] = run.baseline_tensors()
     if facts.quantization:
         original, scoreboard = yield from loaded(run.model_name, profile)
-        base = (yield from scoreboard.measure(original, "original model in full")).scores
-        state = scoreboard.state()
+        measurement = yield from scoreboard.measure(original, "original model in full")
+        base, state = dict(measurement.scores), scoreboard.state()
         del original
+    else:
+        state = run.baseline_tensors()
     model, scoreboard = yield from loaded(str(folder), profile.model_copy(update={"model_commit": None}))
     scoreboard.restore(state)
     scores = (yield from scoreboard.measure(model, "exported model")).scores

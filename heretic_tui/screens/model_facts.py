@@ -99,10 +99,14 @@ def fit_lines(facts: "CheckpointFacts", profile: "Profile", memory: Sequence["Me
 
     if not memory:
         return []
-    chosen = "4-bit" if profile.quantization == "bnb_4bit" else ""
+    packed = facts.dtype == "bitsandbytes 4-bit"
+    chosen = "4-bit" if packed or profile.quantization == "bnb_4bit" else ""
     asked = value_bytes_of(facts, profile.dtypes[0])
-    forms = {"bf16": (False, 2), "4-bit": (True, 2)}
-    if asked != 2:
+    forms = {"4-bit": (True, asked)} if packed else {"bf16": (False, 2), "4-bit": (True, asked)}
+    if facts.name.endswith(".gguf"):
+        chosen = ""
+        del forms["4-bit"]  # it is unpacked while loading
+    if asked != 2 and not packed:
         forms = {{4: "fp32", 8: "fp64"}.get(asked, "asked"): (False, asked), **forms}
     chosen = chosen or next(iter(forms))
     lines: list[Line] = []
