@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -20,18 +21,24 @@ from tiny_models import (
 from torch import nn
 
 from heretic_tui.engine.ablation import Edit, ablate, ablated, ablated_bias, edited, edits, output_edit
+from heretic_tui.engine.chat import ChatMessage, OfTrial, Original, Sampling, Turn
 from heretic_tui.engine.coverage import probe
 from heretic_tui.engine.directions import load_directions, orthonormal
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Evaluated, Verified
 from heretic_tui.engine.export import REPORT, export_adapter, export_merged
 from heretic_tui.engine.four_bits import is_four_bit
+from heretic_tui.engine.inspection.leak import leak_path, load_leak
+from heretic_tui.engine.inspection.measuring import measure_run
+from heretic_tui.engine.inspection.reading import Subject, read_tokens
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.pipeline import chat, start_study
 from heretic_tui.engine.pipeline import export as export_job
-from heretic_tui.engine.pipeline import start_study
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.session import Session
+from heretic_tui.engine.steering import OfLayer, Steered
 from heretic_tui.engine.writers import Writer
 from heretic_tui.exports import measured
 from heretic_tui.profile.schema import Profile
@@ -319,3 +326,30 @@ def test_a_checkpoint_that_is_packed_itself_is_studied_and_given_an_adapter_only
     with pytest.raises(EngineError, match="packed in 4 bits"):
         result(export_job(study, 1, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+# Chat, steering, inspector
+
+
+def test_trials_and_steered_answers_are_given_and_nothing_is_left_of_them(finished):
+    session = Session()
+    model = result(session.load(finished.model_name, finished.profile))
+    before = logits(model)
+    asked = (ChatMessage("user", "Hello"),)
+    turns = [Turn(one, asked) for one in (Original(), OfTrial(1), Steered("added", OfLayer(1), 4.0))]
+    job = chat(finished.model_name, finished.profile, finished, turns, Sampling(max_tokens=12), load=session.load)
+    texts = [answer.text for answer in result(job)]
+    assert len(set(texts)) > 1
+    assert torch.equal(logits(model), before)
+
+
+def test_the_inspector_measures_a_trial_and_reads_its_tokens(finished):
+    session = Session()
+    for trial in (0, 1):
+        result(measure_run(finished, trial, load=session.load))
+    original, ablated_once = (load_leak(leak_path(finished, trial)) for trial in (0, 1))
+    assert max(original.leak) < 1e-5
+    assert original.write != ablated_once.write
+    original, trial = result(read_tokens(Subject.of_run(finished), "Hello", (0, 1), load=session.load))
+    assert original.pieces == trial.pieces
+    assert not np.array_equal(original.streams, trial.streams)
