@@ -177,7 +177,7 @@ class HereticApp(App[None]):
         model = state.model
         name = model.name.rstrip("/").rpartition("/")[2] if model else ""
         short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-        where = f"{short.get(model.dtype, model.dtype)} · {model.device}" if model else ""
+        where = f"{short.get(model.precision, model.precision)} · {model.device}" if model else ""
         return Status(
             model=name,
             where=where,

@@ -20,6 +20,7 @@ from heretic_tui.engine.inspection.geometry import kept_geometry
 from heretic_tui.engine.inspection.layer_rule import pick_layers
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.run import Run
+from heretic_tui.exports import measured
 from heretic_tui.failures import Interrupted
 from heretic_tui.formats import duration, heading, json_line, plain, size
 from heretic_tui.inspect_tables import geometry_table
@@ -200,7 +201,8 @@ class Terminal:
         facts = self.facts = event.facts
         self._line(f"{'model':<18} {facts.name}")
         self._line(
-            f"{'':<18} {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, {facts.dtype} on {facts.device}"
+            f"{'':<18} {facts.architecture}, {facts.parameters / 1e6:.4g} M parameters, "
+            f"{_loaded_as(facts)} on {facts.device}"
         )
         self._line(f"{'':<18} {facts.layers} layers of width {facts.width}")
         self._line(f"{'':<18} {facts.coverage}", "yellow" if facts.leaking else "")
@@ -254,6 +256,9 @@ class Terminal:
             case events.Evaluated():
                 self._line(f"{'base model':<18} {_scores(event.base_scores)}")
                 self._line(f"{'evaluated model':<18} {_scores(event.scores)}")
+                if event.trial_scores:
+                    again = measured(event, event.trial_scores)
+                    self._line(f"{'':<18} {again}")
 
     def _verified(self, event: events.Verified) -> None:
         self._line(
@@ -275,6 +280,10 @@ class Terminal:
         exact = "" if event.rank is None else f", rank {event.rank}, relative error {event.error:.2g}"
         what = "adapter" if event.form == "adapter" else "model"
         self._line(f"The {what} of trial {event.trial} is in {event.to} ({size(event.size)}{exact})")
+
+
+def _loaded_as(facts: ModelFacts) -> str:
+    return f"{facts.quantization} and {facts.dtype}" if facts.quantization else facts.dtype
 
 
 def _scores(scores: Mapping[str, Score]) -> str:

@@ -171,9 +171,12 @@ def written(found: events.Exported, seconds: float | None) -> str:
 
 
 def measured(found: events.Evaluated, expected: Mapping[str, Score]) -> str:
-    """The scores of the written model, loaded afresh, and whether they are the trial's."""
+    """The scores of the written model, loaded afresh, and whether they are the trial's; weights in 4 bits differ."""
     figures = ", ".join(f"{heading(name)} {score.text}" for name, score in found.scores.items())
     differing = [name for name, score in found.scores.items() if name in expected and score.text != expected[name].text]
+    if found.trial_weights != found.weights:
+        trial = ", ".join(f"{heading(name)} {score.text}" for name, score in expected.items())
+        return f"Trial measured in {found.trial_weights}: {trial}; export in {found.weights}: {figures}."
     if not differing:
         return f"Measured again: {figures}, as in the trial."
     trial = ", ".join(f"{heading(name)} {expected[name].text}" for name in differing)

@@ -1,4 +1,4 @@
-"""From ablation parameters to weight edits: exact, in place, and restored bit for bit.
+"""From ablation parameters to weight edits: exact, in place or at a packed weight's output, restored bit for bit.
 
 Directional ablation follows Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single
 Direction"): `W' = W - w v v^T W` with a unit vector v in the output space and a weight w. Of several
@@ -6,7 +6,7 @@ orthonormal vectors, the rows of V, it is `W' = W - w V^T V W`.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from heretic_tui.engine.directions import Directions, orthonormal
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.output_edits import OutputEdit, at_output
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.style import PLAIN, AblationStyle, RowNormalization
 from heretic_tui.engine.writers import Writer
@@ -91,8 +92,12 @@ def _without_on_columns(matrix: Tensor, basis: Tensor, weight: float) -> Tensor:
     if weight == 1.0:
         # Rounding leaves a trace of V that grows with a column which lay near it; a second pass takes it out.
         edited = _without(edited, basis, weight)
+    return edited * _column_scales(matrix, edited)
+
+
+def _column_scales(matrix: Tensor, edited: Tensor) -> Tensor:
     before, after = column_norms(matrix), column_norms(edited)
-    return edited * torch.where(after > SMALLEST_SHARE * before, before / after, 1.0)
+    return torch.where(after > SMALLEST_SHARE * before, before / after, 1.0)
 
 
 def row_norms(matrix: Tensor) -> Tensor:
@@ -120,19 +125,30 @@ def ablated(
 ) -> Iterator[None]:
     """Hold the model ablated; on leaving, every weight is bit for bit what it was.
 
-    The edited values go into the live parameters' own memory, computed in float32 and rounded once.
+    The edited values go into the live parameters' own memory, computed in float32 and rounded once. Where weights are
+    packed in 4 bits, the edits act on what their modules put out.
     """
-    changed = []
+    with ExitStack() as held:
+        for edit in edits(model, directions, parameters, style):
+            held.enter_context(_held(model, edit, style.row_normalization))
+        yield
+
+
+@contextmanager
+def _held(model: LanguageModel, edit: Edit, row_normalization: RowNormalization) -> Iterator[None]:
+    """Hold one edit: in place or, of a packed weight, at its module's output."""
+    writer = edit.writer
+    if writer.packed:
+        with at_output(model.network.get_submodule(writer.name), output_edit(edit, row_normalization)):
+            yield
+        return
     try:
         with torch.no_grad():
-            for edit in edits(model, directions, parameters, style):
-                changed.append(edit.writer)
-                apply(model, edit, style.row_normalization)
+            apply(model, edit, row_normalization)
         yield
     finally:
         with torch.no_grad():
-            for writer in changed:
-                model.restore(writer)
+            model.restore(writer)
 
 
 def apply(model: LanguageModel, edit: Edit, row_normalization: RowNormalization) -> None:
@@ -154,6 +170,24 @@ def edited(
         ablate(matrix.to(basis), basis, edit.weight, row_normalization),
         None if bias is None else ablated_bias(bias.to(basis), basis, edit.weight),
     )
+
+
+@torch.no_grad()
+def output_edit(edit: Edit, row_normalization: RowNormalization) -> OutputEdit:
+    """The edit of a writer's own weight `(out, in)` as an operator on its output, exact for each row normalization."""
+    matrix, writer, weight = edit.writer.values, edit.writer, edit.weight
+    basis = edit.basis.to(matrix)
+    reads, writes, scale, inputs = basis, weight * basis, None, None
+    if row_normalization in {"pre", "full"}:
+        # With n the rows' norms, n * (W / n - w V^T V W / n) = W - w (n * V^T) (V / n) W.
+        norms = row_norms(matrix)
+        reads, writes = basis / norms.mT, writes * norms.mT
+        if row_normalization == "full":
+            scale = 1.0 / row_norms(_without(matrix / norms, basis, weight)).squeeze(-1)
+    elif row_normalization == "columns":
+        inputs = _column_scales(matrix, _without(matrix, basis, weight)).squeeze(-2)
+    bias = None if writer.bias is None else ablated_bias(writer.bias.detach().to(basis), basis, weight)
+    return OutputEdit(reads, writes, scale, inputs, bias)
 
 
 @dataclass(frozen=True, slots=True)

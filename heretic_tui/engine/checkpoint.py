@@ -17,7 +17,7 @@ from heretic_tui.engine.model_config import (
     text_config,
 )
 from heretic_tui.engine.model_files import ModelFiles, folder_files, gguf_files, hub_files
-from heretic_tui.engine.stored_tensors import EMBEDDING, HEAD, Packing, count_writers, is_buffer
+from heretic_tui.engine.stored_tensors import EMBEDDING, HEAD, Packing, count_writers, is_buffer, packable
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Safetensors' names of data types, and torch's."""
@@ -30,7 +30,8 @@ class CheckpointFacts:
     `size` is in bytes of weight files, `cache_bytes_per_token` in bytes at 2 bytes a value, over all layers.
     `parameters` is None where only loading would tell. `writers_expected` counts residual writers by component,
     every expert as one; `writer_parameters` are the values in them, `embedding_parameters` those in embeddings
-    and head. `needs_code` says that the configuration names Python code of the repository.
+    and head, `packable_parameters` those that loading in 4 bits packs, and `largest_matrix` those in the largest of
+    these. `needs_code` says that the configuration names Python code of the repository.
     """
 
     name: str
@@ -51,6 +52,8 @@ class CheckpointFacts:
     vocabulary: int
     writer_parameters: int = 0
     embedding_parameters: int = 0
+    packable_parameters: int = 0
+    largest_matrix: int = 0
 
 
 def read_facts(model: ModelEntry | Path | str) -> CheckpointFacts:
@@ -115,11 +118,14 @@ def _facts(name: str, files: ModelFiles) -> CheckpointFacts:
     sizes = {tensor: packing.values(tensor, info) for tensor, info in tensors.items()}
     model = dimensions(name, config, embedding)
     writers = count_writers(tensors, sizes, model.layers) if tensors else expected_writers(config, model)
+    parameters = sum(sizes.values()) or _unnamed(files.stored, packing)
+    packed = [sizes[tensor] for tensor, info in tensors.items() if packing.bits or packable(tensor, info)]
     ends = sum(size for tensor, size in sizes.items() if EMBEDDING.search(tensor) or HEAD.search(tensor))
+    ends = ends or model.vocabulary * model.width * (1 if tied else 2)
     return CheckpointFacts(
         name=name,
         architecture=architecture(files.config),
-        parameters=sum(sizes.values()) or _unnamed(files.stored, packing) or None,
+        parameters=parameters or None,
         layers=model.layers,
         width=model.width,
         dtype=packing.name or _dtype(config, files.stored),
@@ -134,7 +140,9 @@ def _facts(name: str, files: ModelFiles) -> CheckpointFacts:
         cache_bytes_per_token=cache_bytes_per_token(config, model),
         vocabulary=model.vocabulary,
         writer_parameters=sum(found.values for found in writers.values()),
-        embedding_parameters=ends or model.vocabulary * model.width * (1 if tied else 2),
+        embedding_parameters=ends,
+        packable_parameters=sum(packed) if tensors else max(0, parameters - ends),
+        largest_matrix=max(packed, default=0),
     )
 
 

@@ -64,7 +64,7 @@ def _groups(model: LanguageModel) -> dict[str, list[Writer]]:
     for candidate in candidates(model.network, model.layers, model.facts.width):
         component = ATTENTION if _MIXES_TOKENS.search(candidate.place) else MLP
         writer = candidate.writer(component, FOUND, gains.get(id(candidate.owner)))
-        if writer.weight_name not in known and not writer.packed:
+        if writer.weight_name not in known and not writer.unreadable:
             found.setdefault(candidate.group, []).append(writer)
     return found
 

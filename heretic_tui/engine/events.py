@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -159,12 +159,18 @@ class Verified(Event):
 
 @dataclass(frozen=True, slots=True)
 class Evaluated(Event):
-    """Scores of a model against its base."""
+    """Scores of a model against its base; of an export also its trial's, and what the weights of both were.
+
+    Where those differ, because the trial's were in 4 bits, so do the scores a little; that is no fault.
+    """
 
     model: str
     base: str
     scores: Mapping[str, Score]
     base_scores: Mapping[str, Score]
+    trial_scores: Mapping[str, Score] = field(default_factory=dict)
+    trial_weights: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

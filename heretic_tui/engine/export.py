@@ -143,6 +143,7 @@ def export_merged(
                 why = ""
         except UnknownOrigin as error:
             why = str(error)
+            _refuse_packed(model, why)
             yield Note(
                 f"The source's own files cannot be edited, because {why}. The model is written as the library lays it "
                 "out; the source's tensors that it does not know are left out, and named.",
@@ -150,6 +151,7 @@ def export_merged(
             )
             folder.mkdir(exist_ok=True)
         if why:
+            _refuse_packed(model, why)
             states = yield from in_background(partial(ablated_states, model, directions, record, profile, dtype))
             verified = yield from _export_plainly(model, states, dtype, asked, card, folder, verify)
         if verified:
@@ -158,6 +160,15 @@ def export_merged(
         _write_report(folder, model, record, dtype, why, verified)
         size = _size(folder)
     return Written(size)
+
+
+def _refuse_packed(model: LanguageModel, why: str) -> None:
+    """Raise `EngineError` where only the source's files have the weights in full: those in memory are packed."""
+    if any(writer.packed for writer in model.writers):
+        raise EngineError(
+            f"A whole model cannot be written: the weights in memory are packed in 4 bits, and {why}.",
+            "Export the adapter, which fits the model as it was loaded and the one that it was made from.",
+        )
 
 
 def _merge(
@@ -241,7 +252,9 @@ def ablated_states(
             report(Tick())
             writer = edit.writer
             bias = None if writer.bias is None else writer.bias.detach()
-            weight, bias = edited_parameters(edit, writer.weight.detach(), bias, profile.row_normalization)
+            weight, bias = edited_parameters(
+                edit, writer.weight.detach(), bias, profile.row_normalization, transposed=writer.transposed
+            )
             made = weight.to("cpu", writer.weight.dtype).contiguous()
             held |= dict.fromkeys((writer.weight_name, *writer.tied), made)
             if writer.bias is not None and writer.bias_name is not None and bias is not None:
@@ -392,7 +405,7 @@ def _write_adapter(
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
     factors = []
     for done, edit in enumerate(found, start=1):
-        matrix = edit.writer.matrix.float()
+        matrix = edit.writer.values
         factors.append(low_rank(edit, matrix, profile.row_normalization, profile.adapter_rank, profile.adapter_error))
         report(Progress("export", done, len(found), "weights"))
     rank = max(1, *(factor.down.shape[0] for factor in factors))

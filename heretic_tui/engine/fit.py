@@ -1,13 +1,16 @@
 """Will a model fit: an estimate of the memory that it takes, before it is loaded.
 
-All in bytes, for P parameters of which E are in embeddings and head and W in residual writers, a batch of B rows
-of T tokens (prompt and response), V words in the vocabulary, d wide, s bytes a value:
+All in bytes, for P parameters of which W are in residual writers, a batch of B rows of T tokens (prompt and response),
+V words in the vocabulary, d wide, s bytes a value. In 4 bits Q of the parameters are packed, M at most in one matrix:
+all linear modules but the head, and no experts where loading fuses them.
 
-    weights = s P                            or, with 4-bit weights, 0.52 (P - E) + 2 E
+    weights = s P                            or, with 4-bit weights, 0.52 Q + s (P - Q)
     cache   = B T (cache bytes of a token) s / 2
     working = B V (s + 8)                    logits, and float32 twice for their log-softmax
             + 24 B T d s                     what a decoder layer computes on the way
-            + s W                            on the host only: the writers' original values lie beside the weights
+            + s W                            on the host only: the writers' original values lie beside the weights,
+                                             in 4 bits those of experts alone
+            + 12 M                           in 4 bits only: a matrix is unpacked to compute its edit
             + 0.5 GB                         on a card only: CUDA's own
 """
 
@@ -23,6 +26,8 @@ FOUR_BIT_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes of a value in NF4 with double quantization: a scale of 8 bits for every 64 values, one of 32 for 256 scales."""
 ACTIVATIONS = 24
 """Values of a row's width that live at once for a token while a layer runs; on SmolLM2-135M 19 to 23 were measured."""
+UNPACKED = 12
+"""Bytes of a value of the matrix whose edit is being computed: in float32, with unit rows, and edited."""
 CUDA_CONTEXT = 500_000_000
 
 
@@ -64,14 +69,13 @@ def estimate_fit(
     parameters = facts.parameters or facts.size // VALUE_BYTES.get(facts.dtype, 2)
     if not parameters:
         raise EngineError(f"The files of {facts.name} do not tell how large it is.", "Download or copy its weights.")
-    value_bytes = 2 if four_bit else value_bytes
-    weights = parameters * value_bytes
-    if four_bit:
-        kept = min(parameters, facts.embedding_parameters or facts.vocabulary * facts.width)
-        weights = round((parameters - kept) * FOUR_BIT_BYTES) + 2 * kept
+    packed = min(parameters, facts.packable_parameters) if four_bit else 0
+    weights = round(packed * FOUR_BIT_BYTES) + (parameters - packed) * value_bytes
+    originals = 0 if four_bit and not facts.experts else facts.writer_parameters
     working = batch_size * facts.vocabulary * (value_bytes + 8)
     working += ACTIVATIONS * batch_size * tokens * facts.width * value_bytes
-    working += facts.writer_parameters * value_bytes if reading.device == HOST else CUDA_CONTEXT
+    working += originals * value_bytes if reading.device == HOST else CUDA_CONTEXT
+    working += UNPACKED * facts.largest_matrix if four_bit else 0
     return Fit(
         weights=weights,
         cache=batch_size * tokens * facts.cache_bytes_per_token * value_bytes // 2,

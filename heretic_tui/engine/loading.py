@@ -17,6 +17,7 @@ from heretic_tui.engine.coverage import probe
 from heretic_tui.engine.discovery import discover
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note, Progress
+from heretic_tui.engine.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable, quantization
 from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
@@ -52,6 +53,11 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
     Tries the profile's dtypes in turn, going on only after an error that another dtype can cure.
     """
     source = yield from find_source(name, profile)
+    if source.gguf and profile.quantization != "none":
+        raise EngineError(
+            f"{name} is a GGUF file, which is unpacked while loading and cannot be packed in 4 bits on the way.",
+            'Use quantization = "none", or load the model from its safetensors files.',
+        )
     tokenizer = load_tokenizer(name, source, profile)
     known = {} if source.gguf else stamps(source.folder)
     refused = []
@@ -80,9 +86,9 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
 def prove(model: LanguageModel) -> Job[None]:
     """Measure whether the writers are all there are, look for more where they are not, and note both in the facts.
 
-    Packed weights cannot be ablated in place, so that nothing is measured there.
+    Where weights are packed in a way that is not known nothing can be ablated, and so nothing is measured.
     """
-    if any(writer.packed for writer in model.writers):
+    if any(writer.unreadable for writer in model.writers):
         return
     coverage = yield from in_background(lambda _: probe(model))
     if not coverage.whole:
@@ -216,11 +222,11 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     if accelerator() is not None:
         options["device_map"] = profile.device_map
         options["max_memory"] = _max_memory(profile)
-    if profile.quantization == "bnb_4bit":
-        options["quantization_config"] = _four_bit()
     with _loading_progress(source, report):
         known = {name: options[name] for name in ("trust_remote_code", "gguf_file") if name in options}
         config = AutoConfig.from_pretrained(source.folder, **known)
+        if profile.quantization == "bnb_4bit":
+            options |= quantization(config, dtype)
         network, info = network_class(config).from_pretrained(source.folder, **options)
     missing = sorted(info["missing_keys"])
     if missing:
@@ -257,17 +263,6 @@ def _forget_quantization(network: Any) -> None:
     ):
         if hasattr(owner, name):
             delattr(owner, name)
-
-
-def _four_bit() -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
 
 
 def _max_memory(profile: Profile) -> dict[int | str, int | str] | None:
@@ -324,6 +319,7 @@ def assemble(
 ) -> LanguageModel:
     """Join a network and its tokenizer, and find layers, writers and facts."""
     _feed_head_contiguously(network)
+    keep_readable(network)
     config = network.config.get_text_config()
     layers = decoder_layers(network, config.num_hidden_layers)
     width = int(network.get_input_embeddings().weight.shape[1])
@@ -332,7 +328,7 @@ def assemble(
         name=name,
         revision=revision,
         architecture=type(network).__name__,
-        parameters=sum(weights.numel() for weights in network.parameters()),
+        parameters=sum(map(count_values, network.parameters())),
         layers=len(layers),
         width=width,
         dtype=str(network.dtype).removeprefix("torch."),
@@ -340,6 +336,7 @@ def assemble(
         context_length=getattr(config, "max_position_embeddings", None),
         writers=count_components(writers),
         writer_kinds=count_kinds(writers),
+        quantization=FOUR_BITS if any(map(is_four_bit, network.parameters())) else "",
     )
     return LanguageModel(name, network, tokenizer, layers, writers, facts, source)
 

@@ -32,6 +32,7 @@ from heretic_tui.engine.events import (
     TrialStarted,
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
+from heretic_tui.engine.export_scores import measure_export
 from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
@@ -99,10 +100,11 @@ def check_coverage(model: LanguageModel, profile: Profile) -> None:
             f"{facts.name} has no table of embeddings that is as wide as its residual stream.",
             "Set ablate_embeddings to false.",
         )
-    if any(writer.packed for writer in model.writers):
+    if any(writer.unreadable for writer in model.writers):
         raise EngineError(
-            f"The weights of {facts.name} are packed in a few bits, and cannot be edited in place.",
-            'Use quantization = "none", or a checkpoint that is not quantized.',
+            f"The weights of {facts.name} are packed in a few bits, and of packed weights only those of bitsandbytes "
+            "with 4 bits can be read and ablated.",
+            'Use a checkpoint that is not quantized; with quantization = "bnb_4bit" it is packed while loading.',
         )
     if facts.leaking and not profile.allow_leak:
         layers = ", ".join(map(str, facts.leaking[:8])) + (", ..." if len(facts.leaking) > 8 else "")
@@ -355,24 +357,9 @@ def export(
     )
     yield exported
     if verify_scores:
-        yield from measure_export(run, to.absolute())
+        del model
+        yield from measure_export(run, record, to.absolute())
     return exported
-
-
-def measure_export(run: Run, folder: Path) -> Job[Evaluated]:
-    """Load an exported model afresh and measure it against the run's original model, as a trial is measured."""
-    base, known = run.base_scores(), run.model()
-    if base is None or known is None or known[1] is None:
-        raise EngineError(f"{run.name} has no scores of the original model yet.", "Resume it first.")
-    profile = run.profile.model_copy(update={"model_commit": None})
-    model = yield from load(str(folder), profile)
-    model.batch_size, model.response_prefix = known[1].batch_size, known[1].response_prefix
-    scoreboard = yield from load_scoreboard(model, profile)
-    scoreboard.restore(run.baseline_tensors())
-    measurement = yield from scoreboard.measure(model, "exported model")
-    evaluated = Evaluated(str(folder), run.model_name, measurement.scores, base)
-    yield evaluated
-    return evaluated
 
 
 def evaluate(model_name: str, base_name: str, profile: Profile) -> Job[Evaluated]:

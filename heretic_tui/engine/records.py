@@ -110,7 +110,8 @@ class ModelFacts:
 
     `writers` counts residual writers by component, `writer_kinds` by what they are. `leak` is the largest share of a
     layer's update along a direction that every writer was ablated for, `write` the same without ablation; None where
-    that was not measured. `leaking` names the layers whose leak is more than rounding.
+    that was not measured. `leaking` names the layers whose leak is more than rounding. `quantization` tells how most
+    weights are packed, if they are; `dtype` is then what they are unpacked to.
     """
 
     name: str
@@ -127,6 +128,12 @@ class ModelFacts:
     write: float | None = None
     leak: float | None = None
     leaking: Sequence[int] = field(default_factory=list)
+    quantization: str = ""
+
+    @property
+    def precision(self) -> str:
+        """What the weights are, in a word or two."""
+        return self.quantization or self.dtype
 
     @property
     def coverage(self) -> str:

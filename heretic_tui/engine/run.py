@@ -349,7 +349,7 @@ def _number(name: str, stem: str) -> int:
 
 def changed_facts(before: ModelFacts, now: ModelFacts) -> list[str]:
     """What differs between the model of a run and the one just loaded, where it changes results."""
-    watched = {"revision", "architecture", "parameters", "layers", "width", "dtype"}
+    watched = {"revision", "architecture", "parameters", "layers", "width", "dtype", "quantization"}
     return [
         f"{field.name} {getattr(before, field.name)} -> {getattr(now, field.name)}"
         for field in fields(ModelFacts)

@@ -29,6 +29,8 @@ _WRITERS = {
         + r"|^ffn_down(?:_exps|_shexp)?\.weight$"
     ),
 }  # fmt: skip
+_EXPERTS = re.compile(r"(?:^|\.)experts\.")
+_TABLE = re.compile(r"embe?d|(?:^|\.)(?:wte|wpe)\.")
 _BUFFER = re.compile(r"\.(?:attn|attention)\.(?:bias|masked_bias)$")
 _BOOKKEEPING = re.compile(
     r"\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+|scales?|zeros|qzeros|g_idx"
@@ -69,6 +71,15 @@ def count_writers(
 def _experts(shape: tuple[int, ...]) -> int:
     """Fused experts lie along the first dimension."""
     return shape[0] if len(shape) > 2 else 1
+
+
+def packable(name: str, info: TensorInfo) -> bool:
+    """Whether loading in 4 bits packs a tensor: the weight of a linear module, and no head.
+
+    Experts are fused while loading, into a parameter that is no such weight.
+    """
+    linear = name.endswith(".weight") and len(info.shape) == 2
+    return linear and not (_EXPERTS.search(name) or _TABLE.search(name) or HEAD.search(name))
 
 
 def is_buffer(name: str, info: TensorInfo) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.four_bits import is_four_bit, unpacked
 from heretic_tui.engine.parameters import ATTENTION, BEFORE_LAYERS, EMBEDDINGS, MLP
 
 
@@ -119,6 +120,16 @@ class Writer:
     def packed(self) -> bool:
         """Whether the values are packed in a few bits, so that they cannot be edited in place."""
         return self.weight.dtype.itemsize < 2 or not self.weight.dtype.is_floating_point
+
+    @property
+    def values(self) -> Tensor:
+        """The values as float32, `(out, in)` or `(expert, out, in)`; packed ones are unpacked. See `unreadable`."""
+        return unpacked(self.weight) if self.packed else self.matrix.float()
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the values are packed in a way that is not known, so that nothing can be edited."""
+        return self.packed and not is_four_bit(self.weight)
 
     @property
     def count(self) -> int:

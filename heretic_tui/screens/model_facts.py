@@ -78,7 +78,7 @@ def writers(found: Mapping[str, int]) -> str:
 def loaded_lines(model: ModelFacts) -> list[Line]:
     """What is known of the model in memory."""
     return [
-        Fact("in memory", f"{SHORT.get(model.dtype, model.dtype)} on {model.device}", "$success"),
+        Fact("in memory", f"{_loaded_as(model)} on {model.device}", "$success"),
         Fact("parameters", count(model.parameters)),
         Fact("architecture", model.architecture),
         Fact("layers", f"{model.layers}, {model.width} wide"),
@@ -88,16 +88,25 @@ def loaded_lines(model: ModelFacts) -> list[Line]:
     ]
 
 
+def _loaded_as(model: "ModelFacts") -> str:
+    dtype = SHORT.get(model.dtype, model.dtype)
+    return f"{model.quantization}, the rest {dtype}," if model.quantization else dtype
+
+
 def fit_lines(facts: "CheckpointFacts", profile: "Profile", memory: Sequence["MemoryReading"]) -> list[Line]:
     """Whether the model fits on each card, or on the host where there is none."""
     from heretic_tui.engine.fit import value_bytes_of
 
     if not memory:
         return []
-    chosen = "4-bit" if profile.quantization == "bnb_4bit" else ""
+    packed = facts.dtype == "bitsandbytes 4-bit"
+    chosen = "4-bit" if packed or profile.quantization == "bnb_4bit" else ""
     asked = value_bytes_of(facts, profile.dtypes[0])
-    forms = {"bf16": (False, 2), "4-bit": (True, 2)}
-    if asked != 2:
+    forms = {"4-bit": (True, asked)} if packed else {"bf16": (False, 2), "4-bit": (True, asked)}
+    if facts.name.endswith(".gguf"):
+        chosen = ""
+        del forms["4-bit"]  # it is unpacked while loading
+    if asked != 2 and not packed:
         forms = {{4: "fp32", 8: "fp64"}.get(asked, "asked"): (False, asked), **forms}
     chosen = chosen or next(iter(forms))
     lines: list[Line] = []

@@ -1,5 +1,7 @@
 """Peak memory of a merge of the source's files against a plain save, on a checkpoint of random weights made here.
 
+A third way merges beside a model that was loaded in 4 bits.
+
     python tests/benchmarks/export_memory.py [gigabytes] [folder]
 
 Each way runs in a process of its own, which loads the model first; what counts is how far its anonymous memory (that
@@ -75,7 +77,7 @@ def measure(way: str, source: str, target: str) -> None:
     from heretic_tui.profile.schema import Profile
 
     torch.set_num_threads(1)
-    profile = Profile(row_normalization="full")
+    profile = Profile(row_normalization="full", quantization="bnb_4bit" if way == "4-bit" else "none")
     job = Session().load(source, profile)
     while True:
         try:
@@ -108,7 +110,7 @@ def main() -> None:
         make(folder / "source", size * 1e9)
         files = list((folder / "source").glob("*.safetensors"))
         print(f"{len(files)} shards, {sum(file.stat().st_size for file in files) / 1e9:.2f} GB in all, bfloat16")
-        for way in ("merge", "plain"):
+        for way in ("merge", "4-bit", "plain"):
             call = [sys.executable, __file__, "--measure", way, str(folder / "source"), str(folder / "out")]
             found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
             print(

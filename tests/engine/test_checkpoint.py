@@ -56,6 +56,8 @@ def test_all_that_files_tell(model):
         vocabulary=10,
         writer_parameters=2 * (8 * 8 + 8 * 16),
         embedding_parameters=80,
+        packable_parameters=2 * (2 * 64 + 2 * 32 + 3 * 128),
+        largest_matrix=128,
     )
 
 
@@ -393,6 +395,8 @@ def test_all_that_a_gguf_file_tells(gguf):
         vocabulary=10,
         writer_parameters=2 * (64 + 128),
         embedding_parameters=80,
+        packable_parameters=2 * (64 + 128),
+        largest_matrix=128,
     )
 
 

@@ -74,10 +74,14 @@ def test_a_leak_stops_a_study_before_there_is_a_run(short_profile, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_packed_weights_stop_a_study_before_there_is_a_run(tiny_folder, short_profile, tmp_path):
-    profile = short_profile.model_copy(update={"quantization": "bnb_4bit"})
+def test_weights_packed_in_an_unknown_way_stop_a_study_before_there_is_a_run(short_profile, tmp_path):
+    model = tiny_model("llama")
+    packed = torch.zeros(WIDTH, WIDTH // 8, dtype=torch.int32)
+    model.writers = [replace(writer, weight=packed) for writer in model.writers]
+    result(prove(model))
+    assert model.facts.leak is None
     with pytest.raises(EngineError, match="packed in a few bits"):
-        result(pipeline.start_study(str(tiny_folder), profile, "short", tmp_path))
+        result(pipeline.start_study("tiny", short_profile, "short", tmp_path, given(model)))
     assert not list(tmp_path.iterdir())
 
 

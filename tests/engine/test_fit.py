@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heretic_tui.engine.catalog import demo_model
 from heretic_tui.engine.checkpoint import read_facts
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.fit import CUDA_CONTEXT, Fit, estimate_fit, fit_text, value_bytes_of
+from heretic_tui.engine.fit import CUDA_CONTEXT, UNPACKED, Fit, estimate_fit, fit_text, value_bytes_of
 from heretic_tui.engine.memory import MemoryReading
 
 HOST = MemoryReading("host", "Host memory", 0, 10**10)
@@ -43,10 +43,32 @@ def test_the_estimated_weights_are_those_of_the_loaded_model(facts):
         assert fit.weights == taken
 
 
-def test_four_bits_shrink_all_but_embeddings_and_head(facts):
-    fit = estimate_fit(facts, 1, 1, CARD, four_bit=True)
-    linear = facts.parameters - facts.embedding_parameters
-    assert fit.weights == pytest.approx(0.516 * linear + 2 * facts.embedding_parameters, rel=1e-3)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral", "qwen2_moe"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_in_four_bits_too_the_estimated_weights_are_those_of_the_loaded_model(architecture, dtype, tmp_path):
+    """Widths of a whole number of blocks; double quantization has tables of its own, which count in small models."""
+    from tiny_models import result, tiny_network, tiny_tokenizer
+
+    from heretic_tui.engine.loading import load
+    from heretic_tui.profile.schema import Profile
+
+    tiny_network(architecture).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    network = result(load(str(tmp_path), Profile(dtypes=[dtype], quantization="bnb_4bit"))).network
+    taken = sum(weights.numel() * weights.element_size() for weights in network.parameters())
+    scales = sum(
+        weights.quant_state.absmax.numel() + 4 * weights.quant_state.state2.absmax.numel()
+        for weights in network.parameters()
+        if hasattr(weights, "quant_state")
+    )
+    facts = read_facts(tmp_path)
+    fit = estimate_fit(facts, 1, 1, HOST, four_bit=True, value_bytes=value_bytes_of(facts, dtype))
+    assert fit.weights == pytest.approx(taken + scales, rel=0.03)
+
+
+def test_the_originals_of_packed_writers_are_not_kept(facts):
+    plain, packed = (estimate_fit(facts, 1, 1, HOST, four_bit=bits) for bits in (False, True))
+    assert plain.working - packed.working == 2 * facts.writer_parameters - UNPACKED * facts.largest_matrix
 
 
 def test_the_cache_grows_with_rows_and_tokens(facts):

@@ -135,7 +135,7 @@ def test_weights_packed_in_four_bits_are_writers(tiny_folder):
     model = result(load(str(tiny_folder), Profile(quantization="bnb_4bit")))
     assert [writer.packed for writer in model.writers] == [True] * 6
     assert model.facts.writers == {"attn.o_proj": 3, "mlp.down_proj": 3}
-    assert model.facts.coverage == "6 writers in 3 layers: attention, MLP; leak not measured"
+    assert model.facts.coverage == "6 writers in 3 layers: attention, MLP; leak 0.0000"
 
 
 class SimpleModule(nn.Module):
