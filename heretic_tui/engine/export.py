@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from heretic_tui import __version__
-from heretic_tui.engine.ablation import LowRank, edits, low_rank
+from heretic_tui.engine.ablation import edits
+from heretic_tui.engine.adapters import Adapter, Bias, Part, config_of, parts_of, tensors_of
 from heretic_tui.engine.aside import written_aside
 from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.directions import Directions
@@ -344,7 +345,7 @@ def export_adapter(
     *,
     dtype: str | None = None,
 ) -> Job[Written]:
-    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, else the nearest of its rank.
+    """Write the ablation as a PEFT adapter, biases included: exact for none and pre, else the nearest of its rank.
 
     The rank is the profile's, or with `adapter_error` the smallest at which every weight is that close.
     Its factors are float32 unless a `dtype` is asked for.
@@ -363,63 +364,34 @@ def _write_adapter(
     folder: Path,
     report: Report,
 ) -> Written:
-    from peft import LoraConfig
     from safetensors.torch import save_file
 
     found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
-    biased = [edit.writer.name for edit in found if edit.writer.bias is not None]
-    if biased:
-        raise EngineError(
-            f"{len(biased)} of the edited weights have a bias, which an adapter cannot change ({biased[0]}).",
-            "Export the merged model instead.",
-        )
-    if any(edit.writer.matrix.ndim > 2 for edit in found):
-        raise EngineError(
-            "Fused experts are among the edited weights, and they cannot be written as an adapter yet.",
-            "Export the merged model instead.",
-        )
     if not found:
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
-    factors = []
+    pieces: list[Part | Bias] = []
     for done, edit in enumerate(found, start=1):
-        matrix = edit.writer.matrix.float()
-        factors.append(low_rank(edit, matrix, profile.row_normalization, profile.adapter_rank, profile.adapter_error))
+        pieces += parts_of(model, edit, profile.row_normalization, profile.adapter_rank, profile.adapter_error)
         report(Progress("export", done, len(found), "weights"))
-    rank = max(1, *(factor.down.shape[0] for factor in factors))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-        target_modules=[factor.writer.name for factor in factors],
-        base_model_name_or_path=model.name,
-        fan_in_fan_out=any(factor.writer.transposed for factor in factors),
-        inference_mode=True,
+    adapter = Adapter(
+        [piece for piece in pieces if isinstance(piece, Part)], [piece for piece in pieces if isinstance(piece, Bias)]
     )
-    if model.facts.revision:
-        config.revision = model.facts.revision
+    if adapter.biases and not adapter.bias_factors:
+        report(
+            Note(
+                f"The adapter brings {len(adapter.biases)} biases whole, since PEFT has no factors for them here: they "
+                "stay changed even while the adapter is disabled."
+            )
+        )
+    tensors = tensors_of(adapter, model, torch.float32 if dtype is None else getattr(torch, dtype))
     with _filled(folder, report), os_errors():
-        config.save_pretrained(str(folder))
-        save_file(_adapter_tensors(factors, rank, dtype), folder / "adapter_model.safetensors")
+        config_of(adapter, model).save_pretrained(str(folder))
+        save_file(tensors, folder / "adapter_model.safetensors")
         model.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(model, record, profile, "adapter"), encoding="utf-8")
         _let_others_read(folder)
         size = _size(folder)
-    return Written(size, rank, max(factor.error for factor in factors))
-
-
-def _adapter_tensors(factors: list[LowRank], rank: int, dtype: str | None) -> dict[str, Tensor]:
-    tensors = {}
-    wanted = torch.float32 if dtype is None else getattr(torch, dtype)
-    for factor in factors:
-        padding = rank - factor.down.shape[0]
-        prefix = f"base_model.model.{factor.writer.name}"
-        down = torch.nn.functional.pad(factor.down, (0, 0, 0, padding))
-        up = torch.nn.functional.pad(factor.up, (0, padding))
-        tensors[f"{prefix}.lora_A.weight"] = down.to(wanted).contiguous()
-        tensors[f"{prefix}.lora_B.weight"] = up.to(wanted).contiguous()
-    return tensors
+    return Written(size, adapter.rank, adapter.error)
 
 
 def _size(folder: Path) -> int:
