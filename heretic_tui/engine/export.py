@@ -116,9 +116,10 @@ def export_merged(
 ) -> Job[Written]:
     """Write the whole ablated model: the source's files with the edits in them, model card and report.
 
-    Where the source has no safetensors, or its tensors cannot be told apart, the loaded class is saved in their place.
-    The live weights are only read, so the model is free for other work as soon as the job is closed, whatever its
-    thread still does. Nothing takes the place of `to` that has not passed its verification.
+    Where the source has no safetensors, or its tensors cannot be told apart, the loaded class is saved in their place;
+    of a model that is only outlined that raises `UnknownOrigin`. The live weights are only read, so the model is free
+    for other work as soon as the job is closed, whatever its thread still does. Nothing takes the place of `to` that
+    has not passed its verification.
     """
     asked = shard_bytes(max_shard_size or profile.max_shard_size)
     # The profile's own size, unless somebody has set it, is for models that have no files to go by.
@@ -140,6 +141,8 @@ def export_merged(
                     verified = yield from in_background(partial(verify_merge, merge, merged))
                 why = ""
         except UnknownOrigin as error:
+            if model.outlined:
+                raise
             why = str(error)
             yield Note(
                 f"The source's own files cannot be edited, because {why}. The model is written as the library lays it "

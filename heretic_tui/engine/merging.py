@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,8 @@ def _edited_tensors(
     weight, bias = whole
     if weight is None:
         raise UnknownOrigin(f"{writer.name} has no weight")
+    if writer.weight.is_meta:  # only outlined: what is edited, and where, is what was read
+        edit = replace(edit, writer=replace(writer, weight=weight))
     results = edited_parameters(edit, weight, bias, row_normalization)
     for origin, parts, made in zip(found, stored, results, strict=True):
         if origin is None or made is None:
@@ -148,14 +150,16 @@ def _proved(model: LanguageModel, origin: Origin, parts: list[Tensor], live: Ten
     """The parameter that the source's tensors give, which must be the one in memory, value by value, and back."""
     whole = assemble(model.network, origin, list(parts))
     # Four-bit weights are packed, and weights on the meta device have no values: nothing can be compared with them.
-    if live is not None and live.device.type != "meta" and live.is_floating_point():
-        there = live.detach().to("cpu")
-        if whole.shape != there.shape or not torch.equal(whole.to(there.dtype), there):
-            raise UnknownOrigin(f"{origin.parameter} in memory is not what {origin.names[0]} of the source gives")
+    if live is not None and live.is_floating_point() and not _gives(whole, live):
+        raise UnknownOrigin(f"{origin.parameter} in memory is not what {origin.names[0]} of the source gives")
     back = take_apart(model.network, origin, whole)
     if not all(one.shape == other.shape and torch.equal(one, other) for one, other in zip(back, parts, strict=True)):
         raise UnknownOrigin(f"{origin.parameter} cannot be taken apart again")
     return whole
+
+
+def _gives(whole: Tensor, live: Tensor) -> bool:
+    return whole.shape == live.shape and (live.is_meta or torch.equal(whole.to(live.dtype), live.detach().to("cpu")))
 
 
 def edited_parameters(
