@@ -10,7 +10,6 @@ memory altogether. Everything written is removed.
 """
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -48,10 +47,15 @@ def make(folder: Path, size: float) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
+def status(name: str) -> int:
+    """A figure of this process's memory in bytes, such as `VmHWM`, the highest resident memory so far."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
 def anonymous() -> int:
     """Bytes of this process's anonymous memory."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+    return status("RssAnon")
 
 
 class Peak(threading.Thread):
@@ -105,8 +109,7 @@ def measure(way: str, source: str, target: str) -> None:
     peak.on = False
     (verified,) = (event for event in events if isinstance(event, Verified))
     seconds = time.perf_counter() - began
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    memory = {"model": before - empty, "above": peak.highest - before, "resident": resident}
+    memory = {"model": before - empty, "above": peak.highest - before, "resident": status("VmHWM")}
     print(json.dumps(memory | {"seconds": seconds, "changed": verified.changed, "tensors": verified.tensors}))
 
 
