@@ -151,6 +151,8 @@ def verification(found: events.Verified) -> str:
         f"Verified: {found.tensors} tensors, {found.changed} changed as the trial says, {found.identical} identical "
         "to the original."
     )
+    if found.kept:
+        words += f" {found.kept} of these are kept though the loaded class does not know them."
     if found.tied:
         words += f" {len(found.tied)} of the source's are stored under the name that they share."
     if found.unknown:

@@ -155,7 +155,7 @@ def export_merged(
             verified = yield from _export_plainly(model, states, dtype, asked, card, folder, verify)
         if verified:
             counts = verified.tensors, len(verified.changed), verified.identical
-            yield Verified(record.trial, *counts, verified.tied, verified.unknown)
+            yield Verified(record.trial, *counts, verified.tied, verified.unknown, len(verified.kept))
         _write_report(folder, model, record, dtype, why, verified)
         size = _size(folder)
     return Written(size)

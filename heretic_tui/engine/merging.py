@@ -55,6 +55,8 @@ class Merge:
     sheets: list[Sheet]
     edits: list[Edit]
     origins: Mapping[str, Origin]
+    beyond: tuple[str, ...] = ()
+    """Names of the source's tensors that the loaded class does not know."""
 
     @property
     def size(self) -> int:
@@ -90,7 +92,8 @@ def plan(model: LanguageModel, edits: list[Edit], folder: Path, dtype: str | Non
         if packed := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
             raise UnknownOrigin(f"{packed[0]} is stored as {sources[packed[0]].dtype}")
         wanted[name] = found[name]
-    return Merge(sheets, edits, wanted)
+    known = {name for origin in found.values() for name in origin.names}
+    return Merge(sheets, edits, wanted, tuple(sorted(sources.keys() - known)))
 
 
 def write_merge(
@@ -241,7 +244,7 @@ def verify_merge(merge: Merge, merged: Merged, report: Report) -> Verification:
         if digest(found) != merged.digests[name]:
             raise failed(f"{name} is not what was computed")
         report(Progress("verify", done, len(there), "tensors"))
-    return Verification(len(there), merged.changed, len(there) - len(merged.changed), (), ())
+    return Verification(len(there), merged.changed, len(there) - len(merged.changed), (), (), merge.beyond)
 
 
 # The source, since it was loaded

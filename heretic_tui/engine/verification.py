@@ -21,6 +21,7 @@ class Verification:
 
     `changed` names tensors that an edit made another; with the `identical` ones they make up `tensors`. Of what the
     source's files have and it has not, `tied` are stored under another name too, and `unknown` to the loaded class.
+    `kept` are unknown to that class and there all the same, such as the vision part beside a class for text only.
     """
 
     tensors: int
@@ -28,6 +29,7 @@ class Verification:
     identical: int
     tied: tuple[str, ...]
     unknown: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 def verify(

@@ -16,7 +16,17 @@ from heretic_tui.profile.schema import Profile
 
 EVERYWHERE = Kernel(1.2, 1.0, 0.4, 5.0)
 RECORD = TrialRecord(1, AblationParameters(None, {ATTENTION: EVERYWHERE, MLP: EVERYWHERE}), {}, 1.0)
-FUSED = ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "deepseek_v3", "qwen3_next", "granite_hybrid", "gemma4_moe"]
+FUSED = [
+    "llama4",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "gpt_oss",
+    "deepseek_v3",
+    "qwen3_next",
+    "granite_hybrid",
+    "gemma4_moe",
+]
 IDS = torch.tensor([list(b"U:what is the capital of France?\nA:")])
 
 

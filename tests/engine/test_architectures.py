@@ -34,6 +34,8 @@ KINDS = {
     "gpt_oss": {"attention": 3, "4 experts each": 12},
     "deepseek_v3": {"attention": 3, "MLP": 1, "4 experts each": 8, "shared expert": 2},
     "qwen3_next": {"linear attention": 2, "attention": 1, "4 experts each": 12, "shared expert": 3},
+    "qwen3_5": {"linear attention": 2, "MLP": 3, "attention": 1},
+    "llama4": {"attention": 3, "MLP": 2, "4 experts each": 4, "shared expert": 1},
     "granite_hybrid": {"state space": 2, "attention": 1, "4 experts each": 12, "shared expert": 3},
     "bamba": {"state space": 2, "attention": 1, "MLP": 3},
     "lfm2": {"convolution": 2, "attention": 1, "MLP": 3},
