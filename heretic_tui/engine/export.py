@@ -146,7 +146,8 @@ def export_merged(
             why = str(error)
             yield Note(
                 f"The source's own files cannot be edited, because {why}. The model is written as the library lays it "
-                "out; the source's tensors that it does not know are left out, and named.",
+                f"out, in {dtype or model.facts.dtype}; the source's tensors that it does not know are left out, and "
+                "named.",
                 "warning",
             )
             folder.mkdir(exist_ok=True)

@@ -33,6 +33,7 @@ from heretic_tui.engine.weight_files import (
     index,
     layout,
     main_dtype,
+    packing,
     raw,
     read,
     spans,
@@ -84,13 +85,16 @@ def plan(model: LanguageModel, edits: list[Edit], folder: Path, dtype: str | Non
     sources = {span.name: span for sheet in sheets for span, _ in sheet.moves}
     found = origins(model.network, sources)
     wanted = {}
+    packed = packing(model.source)
     for name in (name for edit in edits for name in (edit.writer.weight_name, edit.writer.bias_name)):
         if name is None:
             continue
+        if packed and (name not in found or any(sources[part].dtype not in DTYPES for part in found[name].names)):
+            raise UnknownOrigin(f"{name} is packed in its files ({packed})")
         if name not in found:
             raise UnknownOrigin(f"no tensor of the source becomes {name}")
-        if packed := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
-            raise UnknownOrigin(f"{packed[0]} is stored as {sources[packed[0]].dtype}")
+        if odd := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
+            raise UnknownOrigin(f"{odd[0]} is stored as {sources[odd[0]].dtype}")
         wanted[name] = found[name]
     known = {name for origin in found.values() for name in origin.names}
     return Merge(sheets, edits, wanted, tuple(sorted(sources.keys() - known)))
