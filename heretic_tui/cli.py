@@ -171,6 +171,7 @@ def export(
     """Write a trial's model or adapter to a folder."""
     from heretic_tui.console import show_job
     from heretic_tui.engine import pipeline
+    from heretic_tui.engine.outline import outline
     from heretic_tui.engine.run import open_run
 
     opened = open_run(runs_dir_of(runs_dir), run)
@@ -184,6 +185,7 @@ def export(
         max_shard_size=max_shard_size,
         verify=verify,
         verify_scores=verify_scores,
+        outline=outline,
     )
     show_job(job, as_json=json)
 

@@ -264,6 +264,7 @@ class Terminal:
         self._line(
             f"{'verified':<18} {event.tensors} tensors: {event.changed} edited as computed, "
             f"{event.identical} bit for bit those of the model"
+            + (f", {event.kept} of which the loaded class does not know" if event.kept else "")
         )
         if event.tied:
             self._line(f"{'':<18} {len(event.tied)} of the source's tensors are stored under the name that they share")

@@ -221,6 +221,7 @@ class Control:
                 max_shard_size=order.max_shard_size,
                 verify_scores=order.measure,
                 load=session.load,
+                outline=session.outline,
             )
 
         self.worker.submit(exports.EXPORT, make)

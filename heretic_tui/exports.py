@@ -138,8 +138,8 @@ def needed(facts: ModelFacts, order: ExportOrder, rank: int) -> int:
     """Bytes that an export takes: a merged model's exactly, an adapter's about."""
     if not order.adapter:
         return export_size(facts, order.dtype)
-    # Attention output (width x width) and MLP output (about 4 widths x width), a pair of factors for each.
-    return facts.layers * rank * 7 * facts.width * 4
+    # A pair of factors for each: attention output (width x width) and MLP output (about 4 widths x width).
+    return round(sum(facts.writers.values()) * rank * 3.5 * facts.width * 4)
 
 
 # How it went
@@ -151,6 +151,8 @@ def verification(found: events.Verified) -> str:
         f"Verified: {found.tensors} tensors, {found.changed} changed as the trial says, {found.identical} identical "
         "to the original."
     )
+    if found.kept:
+        words += f" {found.kept} of these are kept though the loaded class does not know them."
     if found.tied:
         words += f" {len(found.tied)} of the source's are stored under the name that they share."
     if found.unknown:

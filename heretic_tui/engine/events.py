@@ -146,7 +146,8 @@ class Verified(Event):
     """A merged export is in order: `changed` tensors are the exact edit, `identical` ones are bit for bit the source's.
 
     `tied` and `unknown` name tensors of the source's files that the export lacks: those that stand in it under another
-    name, and those that the loaded class does not know. A merge of the source's own files lacks none.
+    name, and those that the loaded class does not know. A merge of the source's own files lacks none: it has
+    `kept` those that the loaded class does not know, such as a vision part.
     """
 
     trial: int
@@ -155,6 +156,7 @@ class Verified(Event):
     identical: int
     tied: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

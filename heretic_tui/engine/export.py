@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from heretic_tui import __version__
-from heretic_tui.engine.ablation import LowRank, edits, low_rank
+from heretic_tui.engine.ablation import edits
+from heretic_tui.engine.adapters import Adapter, Bias, Part, config_of, parts_of, tensors_of
 from heretic_tui.engine.aside import written_aside
 from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.directions import Directions
@@ -36,7 +37,6 @@ from heretic_tui.engine.merging import (
     write_side_files,
 )
 from heretic_tui.engine.origins import UnknownOrigin, origins
-from heretic_tui.engine.parameters import EMBEDDINGS
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.style import style_of
@@ -46,7 +46,6 @@ from heretic_tui.profile.schema import Profile
 
 REPORT = "heretic-tui-export.json"
 """What the file that tells what was exported and checked is called."""
-LORA_NAMES = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +117,10 @@ def export_merged(
 ) -> Job[Written]:
     """Write the whole ablated model: the source's files with the edits in them, model card and report.
 
-    Where the source has no safetensors, or its tensors cannot be told apart, the loaded class is saved in their place.
-    The live weights are only read, so the model is free for other work as soon as the job is closed, whatever its
-    thread still does. Nothing takes the place of `to` that has not passed its verification.
+    Where the source has no safetensors, or its tensors cannot be told apart, the loaded class is saved in their place;
+    of a model that is only outlined that raises `UnknownOrigin`. The live weights are only read, so the model is free
+    for other work as soon as the job is closed, whatever its thread still does. Nothing takes the place of `to` that
+    has not passed its verification.
     """
     asked = shard_bytes(max_shard_size or profile.max_shard_size)
     # The profile's own size, unless somebody has set it, is for models that have no files to go by.
@@ -142,11 +142,14 @@ def export_merged(
                     verified = yield from in_background(partial(verify_merge, merge, merged))
                 why = ""
         except UnknownOrigin as error:
+            if model.outlined:
+                raise
             why = str(error)
             _refuse_packed(model, why)
             yield Note(
                 f"The source's own files cannot be edited, because {why}. The model is written as the library lays it "
-                "out; the source's tensors that it does not know are left out, and named.",
+                f"out, in {dtype or model.facts.dtype}; the source's tensors that it does not know are left out, and "
+                "named.",
                 "warning",
             )
             folder.mkdir(exist_ok=True)
@@ -156,7 +159,7 @@ def export_merged(
             verified = yield from _export_plainly(model, states, dtype, asked, card, folder, verify)
         if verified:
             counts = verified.tensors, len(verified.changed), verified.identical
-            yield Verified(record.trial, *counts, verified.tied, verified.unknown)
+            yield Verified(record.trial, *counts, verified.tied, verified.unknown, len(verified.kept))
         _write_report(folder, model, record, dtype, why, verified)
         size = _size(folder)
     return Written(size)
@@ -361,7 +364,7 @@ def export_adapter(
     *,
     dtype: str | None = None,
 ) -> Job[Written]:
-    """Write the ablation as a PEFT adapter: exact at rank 1 for none and pre, else the nearest of its rank.
+    """Write the ablation as a PEFT adapter, biases included: exact for none and pre, else the nearest of its rank.
 
     The rank is the profile's, or with `adapter_error` the smallest at which every weight is that close.
     Its factors are float32 unless a `dtype` is asked for.
@@ -380,21 +383,9 @@ def _write_adapter(
     folder: Path,
     report: Report,
 ) -> Written:
-    from peft import LoraConfig
     from safetensors.torch import save_file
 
     found = edits(model, directions, record.parameters, style_of(profile))
-    biased = [edit.writer.name for edit in found if edit.writer.bias is not None]
-    if biased:
-        raise EngineError(
-            f"{len(biased)} of the edited weights have a bias, which an adapter cannot change ({biased[0]}).",
-            "Export the merged model instead.",
-        )
-    if any(edit.writer.matrix.ndim > 2 for edit in found):
-        raise EngineError(
-            "Fused experts are among the edited weights, and they cannot be written as an adapter yet.",
-            "Export the merged model instead.",
-        )
     if tied := [edit.writer for edit in found if edit.writer.tied]:
         raise EngineError(
             f"The embeddings of {model.name} are ablated, and they are its output head too; an adapter would change "
@@ -403,48 +394,29 @@ def _write_adapter(
         )
     if not found:
         raise EngineError("This trial edits no weight, so there is nothing to adapt.", "Choose another trial.")
-    factors = []
+    pieces: list[Part | Bias] = []
     for done, edit in enumerate(found, start=1):
-        matrix = edit.writer.values
-        factors.append(low_rank(edit, matrix, profile.row_normalization, profile.adapter_rank, profile.adapter_error))
+        pieces += parts_of(model, edit, profile.row_normalization, profile.adapter_rank, profile.adapter_error)
         report(Progress("export", done, len(found), "weights"))
-    rank = max(1, *(factor.down.shape[0] for factor in factors))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-        target_modules=[factor.writer.name for factor in factors],
-        base_model_name_or_path=model.name,
-        fan_in_fan_out=any(factor.writer.transposed for factor in factors if factor.writer.component != EMBEDDINGS),
-        inference_mode=True,
+    adapter = Adapter(
+        [piece for piece in pieces if isinstance(piece, Part)], [piece for piece in pieces if isinstance(piece, Bias)]
     )
-    if model.facts.revision:
-        config.revision = model.facts.revision
+    if adapter.biases and not adapter.bias_factors:
+        report(
+            Note(
+                f"The adapter brings {len(adapter.biases)} biases whole, since PEFT has no factors for them here: they "
+                "stay changed even while the adapter is disabled."
+            )
+        )
+    tensors = tensors_of(adapter, model, torch.float32 if dtype is None else getattr(torch, dtype))
     with _filled(folder, report), os_errors():
-        config.save_pretrained(str(folder))
-        save_file(_adapter_tensors(factors, rank, dtype), folder / "adapter_model.safetensors")
+        config_of(adapter, model).save_pretrained(str(folder))
+        save_file(tensors, folder / "adapter_model.safetensors")
         model.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(model, record, profile, "adapter"), encoding="utf-8")
         _let_others_read(folder)
         size = _size(folder)
-    return Written(size, rank, max(factor.error for factor in factors))
-
-
-def _adapter_tensors(factors: list[LowRank], rank: int, dtype: str | None) -> dict[str, Tensor]:
-    tensors = {}
-    wanted = torch.float32 if dtype is None else getattr(torch, dtype)
-    for factor in factors:
-        padding = rank - factor.down.shape[0]
-        prefix = f"base_model.model.{factor.writer.name}"
-        down = torch.nn.functional.pad(factor.down, (0, 0, 0, padding))
-        up = torch.nn.functional.pad(factor.up, (0, padding))
-        # What PEFT calls the factors of a layer: modules of a linear one, parameters of a table of embeddings.
-        names = ("lora_embedding_A", "lora_embedding_B") if factor.writer.component == EMBEDDINGS else LORA_NAMES
-        for name, tensor in zip(names, (down, up), strict=True):
-            tensors[f"{prefix}.{name}"] = tensor.to(wanted).contiguous()
-    return tensors
+    return Written(size, adapter.rank, adapter.error)
 
 
 def _size(folder: Path) -> int:

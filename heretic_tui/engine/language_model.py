@@ -76,6 +76,11 @@ class LanguageModel:
         dtype: torch.dtype = self.network.dtype
         return dtype
 
+    @property
+    def outlined(self) -> bool:
+        """Whether the weights have stayed on disk, so that the model can be merged and nothing else."""
+        return any(writer.weight.is_meta for writer in self.writers)
+
     @cached_property
     def embeddings(self) -> list[Writer]:
         """The tables of embeddings that write into the residual stream; a profile says whether they are ablated."""

@@ -22,7 +22,7 @@ from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.engine.weight_files import stamps
+from heretic_tui.engine.weight_files import packing, stamps
 from heretic_tui.engine.writers import count_components, count_kinds, find_writers
 from heretic_tui.profile.schema import Profile
 
@@ -237,6 +237,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
         )
     if source.gguf:
         _forget_quantization(network)
+    elif getattr(config, "quantization_config", None) is not None and not getattr(network, "hf_quantizer", None):
+        # Unpacked while it was loaded: saving must not give plain values the names of packed ones.
+        network._weight_conversions = None
     network.eval()
     network.requires_grad_(False)
     _try_one_token(network)
@@ -373,6 +376,12 @@ def loading_error(name: str, source: Source, error: BaseException) -> EngineErro
         )
     if isinstance(error, FileNotFoundError):
         return EngineError(f"A file of the model is missing: {error.filename or text}.", "Download or copy it again.")
+    if isinstance(error, ImportError) and (method := packing(source.folder)):
+        return EngineError(
+            f"The weights of {name} are packed in a few bits ({method}), which cannot be read here "
+            f"({_first_line(error)}).",
+            "Use the checkpoint that is not quantized; packed weights cannot be edited in any case.",
+        )
     if unknown := re.search(r"has model type `(.*?)` but", text):
         return EngineError(
             f"{name} is of the kind {unknown[1]!r}, which the installed transformers does not know.",

@@ -35,6 +35,7 @@ from heretic_tui.engine.weight_files import (
     index,
     layout,
     main_dtype,
+    packing,
     raw,
     read,
     spans,
@@ -59,6 +60,8 @@ class Merge:
     sheets: list[Sheet]
     edits: list[Edit]
     origins: Mapping[str, Origin]
+    beyond: tuple[str, ...] = ()
+    """Names of the source's tensors that the loaded class does not know."""
 
     @property
     def size(self) -> int:
@@ -86,16 +89,20 @@ def plan(model: LanguageModel, edits: list[Edit], folder: Path, dtype: str | Non
     sources = {span.name: span for sheet in sheets for span, _ in sheet.moves}
     found = origins(model.network, sources)
     wanted = {}
+    packed = packing(model.source)
     placed = [one for edit in edits for one in _by_stored_name(edit, found)]
     for name in (name for edit in placed for name in (edit.writer.weight_name, edit.writer.bias_name)):
         if name is None:
             continue
+        if packed and (name not in found or any(sources[part].dtype not in DTYPES for part in found[name].names)):
+            raise UnknownOrigin(f"{name} is packed in its files ({packed})")
         if name not in found:
             raise UnknownOrigin(f"no tensor of the source becomes {name}")
-        if packed := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
-            raise UnknownOrigin(f"{packed[0]} is stored as {sources[packed[0]].dtype}")
+        if odd := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
+            raise UnknownOrigin(f"{odd[0]} is stored as {sources[odd[0]].dtype}")
         wanted[name] = found[name]
-    return Merge(sheets, placed, wanted)
+    known = {name for origin in found.values() for name in origin.names}
+    return Merge(sheets, placed, wanted, tuple(sorted(sources.keys() - known)))
 
 
 def _by_stored_name(edit: Edit, found: Mapping[str, Origin]) -> list[Edit]:
@@ -149,6 +156,8 @@ def _edited_tensors(
         raise UnknownOrigin(f"{writer.name} has no weight")
     # Of packed weights it is the checkpoint's own values that are edited, which may lie the other way round in it.
     turned = writer.packed and was_transposed(model.network.get_submodule(writer.name))
+    if writer.weight.is_meta:  # only outlined: what is edited, and where, is what was read
+        edit = replace(edit, writer=replace(writer, weight=weight))
     results = edited_parameters(edit, weight, bias, row_normalization, transposed=turned or writer.transposed)
     for origin, parts, made in zip(found, stored, results, strict=True):
         if origin is None or made is None:
@@ -165,10 +174,8 @@ def _proved(model: LanguageModel, origin: Origin, parts: list[Tensor], live: Ten
     if live is not None and is_four_bit(live):
         if not _near(unpacked(live).cpu(), whole.float(), model, origin):
             raise UnknownOrigin(f"{origin.parameter} in memory is far from what {origin.names[0]} of the source gives")
-    elif live is not None and live.device.type != "meta":  # weights on the meta device have no values to compare
-        there = live.detach().to("cpu")
-        if whole.shape != there.shape or not torch.equal(whole.to(there.dtype), there):
-            raise UnknownOrigin(f"{origin.parameter} in memory is not what {origin.names[0]} of the source gives")
+    elif live is not None and live.is_floating_point() and not _gives(whole, live):
+        raise UnknownOrigin(f"{origin.parameter} in memory is not what {origin.names[0]} of the source gives")
     back = take_apart(model.network, origin, whole)
     if not all(one.shape == other.shape and torch.equal(one, other) for one, other in zip(back, parts, strict=True)):
         raise UnknownOrigin(f"{origin.parameter} cannot be taken apart again")
@@ -180,6 +187,11 @@ def _near(live: Tensor, stored: Tensor, model: LanguageModel, origin: Origin) ->
     if was_transposed(model.network.get_submodule(origin.parameter.rpartition(".")[0])):
         stored = stored.mT
     return live.shape == stored.shape and bool(torch.dist(live, stored) <= FURTHEST * torch.linalg.norm(stored))
+
+
+def _gives(whole: Tensor, live: Tensor) -> bool:
+    """Whether these are the values in memory; weights on the meta device have none, only a shape."""
+    return whole.shape == live.shape and (live.is_meta or torch.equal(whole.to(live.dtype), live.detach().to("cpu")))
 
 
 def edited_parameters(
@@ -261,7 +273,7 @@ def verify_merge(merge: Merge, merged: Merged, report: Report) -> Verification:
         if digest(found) != merged.digests[name]:
             raise failed(f"{name} is not what was computed")
         report(Progress("verify", done, len(there), "tensors"))
-    return Verification(len(there), merged.changed, len(there) - len(merged.changed), (), ())
+    return Verification(len(there), merged.changed, len(there) - len(merged.changed), (), (), merge.beyond)
 
 
 # The source, since it was loaded

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,13 +32,15 @@ from heretic_tui.engine.events import (
     TrialFinished,
     TrialStarted,
 )
-from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
+from heretic_tui.engine.export import Written, check_target, export_adapter, export_merged, shard_bytes
 from heretic_tui.engine.export_scores import measure_export
 from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.origins import UnknownOrigin
+from heretic_tui.engine.outline import Outliner
 from heretic_tui.engine.ownership import Pulse
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
@@ -316,11 +319,13 @@ def export(
     verify: bool = True,
     verify_scores: bool = False,
     load: Loader = load,
+    outline: Outliner | None = None,
 ) -> Job[Exported]:
     """Write a trial's model, or its adapter, to a folder. Raises `EngineError` before loading where it cannot be.
 
     `dtype` casts what is written, not the live model. A merged model is verified before it takes its place, unless
-    `verify` is off; with `verify_scores` it is then loaded afresh and measured like a trial.
+    `verify` is off; with `verify_scores` it is then loaded afresh and measured like a trial. With an `outline` a merged
+    model is written without loading its weights, where its files tell enough for that.
     """
     if dtype is not None and dtype not in EXPORT_DTYPES:
         raise EngineError(f"A model cannot be exported as {dtype}.", f"Choose one of {', '.join(EXPORT_DTYPES)}.")
@@ -334,30 +339,38 @@ def export(
     if known is None or not path.is_file():
         raise EngineError(f"{run.name} has no directions yet.", "Resume it first.")
     check_target(to, 0 if adapter else export_size(known[0], dtype), overwrite=overwrite)
-    model = yield from load(run.model_name, run.profile)
-    if changed := changed_facts(known[0], model.facts):
-        yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
-    check_target(to, 0 if adapter else export_size(model.facts, dtype), overwrite=overwrite)
     directions = load_directions(path)
-    if adapter:
-        written = yield from export_adapter(model, directions, record, run.profile, to, dtype=dtype)
-    else:
-        written = yield from export_merged(
-            model,
-            directions,
-            record,
-            run.profile,
-            to,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            verify=verify,
+
+    def written_by(load: Loader) -> Job[Written]:
+        model = yield from load(run.model_name, run.profile)
+        if changed := changed_facts(known[0], model.facts):
+            yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
+        check_target(to, 0 if adapter else export_size(model.facts, dtype), overwrite=overwrite)
+        if adapter:
+            return (yield from export_adapter(model, directions, record, run.profile, to, dtype=dtype))
+        return (
+            yield from export_merged(
+                model,
+                directions,
+                record,
+                run.profile,
+                to,
+                dtype=dtype,
+                max_shard_size=max_shard_size,
+                verify=verify,
+            )
         )
+
+    try:
+        written = yield from written_by(load if adapter or outline is None else partial(outline, known[0]))
+    except UnknownOrigin as error:
+        yield Note(f"The model is loaded for the export, because {error}.")
+        written = yield from written_by(load)
     exported = Exported(
         trial, to.absolute(), "adapter" if adapter else "merged", written.size, written.rank, written.error
     )
     yield exported
     if verify_scores:
-        del model
         yield from measure_export(run, record, to.absolute())
     return exported
 

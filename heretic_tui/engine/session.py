@@ -13,6 +13,7 @@ from heretic_tui.profile.schema import Profile
 
 if TYPE_CHECKING:
     from heretic_tui.engine.language_model import LanguageModel
+    from heretic_tui.engine.records import ModelFacts
 
 Wanted = tuple[str, object, tuple[Any, ...]]
 
@@ -41,6 +42,13 @@ class Session:
         # objects again and holds up the screen for a quarter of a second.
         gc.freeze()
         return model
+
+    def outline(self, facts: "ModelFacts", name: str, profile: Profile) -> "Job[LanguageModel]":
+        """The model in memory if it is the one asked for; else an outline of it, which leaves memory as it is."""
+        from heretic_tui.engine import outline
+
+        held = self.model is not None and _wanted(name, profile) == self._wanted and self._right_commit(profile)
+        return self.load(name, profile) if held else outline.outline(facts, name, profile)
 
     def unload(self) -> None:
         """Let the model go and give its memory back."""

@@ -13,6 +13,8 @@ from heretic_tui.engine.errors import EngineError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PLAIN = ("F64", "F32", "F16", "BF16")
+"""Safetensors' names of the data types whose values are numbers by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Verification:
 
     `changed` names tensors that an edit made another; with the `identical` ones they make up `tensors`. Of what the
     source's files have and it has not, `tied` are stored under another name too, and `unknown` to the loaded class.
+    `kept` are unknown to that class and there all the same, such as the vision part beside a class for text only.
+    `unpacked` are tensors of few bits whose values stand in the export as plain numbers, under other names.
     """
 
     tensors: int
@@ -28,6 +32,8 @@ class Verification:
     identical: int
     tied: tuple[str, ...]
     unknown: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    unpacked: tuple[str, ...] = ()
 
 
 def verify(
@@ -63,7 +69,7 @@ def verify(
         if not same_bits(tensor, original[name]):
             changed.append(name)
         report(done, len(stored))
-    missing = _missing(stored, source)
+    missing, packed = _missing(stored, source)
     known = set(tied(missing))
     return Verification(
         len(stored),
@@ -71,6 +77,7 @@ def verify(
         len(stored) - len(changed),
         tuple(name for name in missing if name in known),
         tuple(name for name in missing if name not in known),
+        unpacked=packed,
     )
 
 
@@ -97,15 +104,23 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     return {name: file for file in files for name in _opened(file).keys()}  # noqa: SIM118 - a file, not a mapping
 
 
-def _missing(stored: Mapping[str, Path], source: Path | None) -> tuple[str, ...]:
-    """Names of the source's files that the export lacks. Raises `EngineError` where a shape differs."""
+def _missing(stored: Mapping[str, Path], source: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the source's files that the export lacks: plain numbers, and packed ones.
+
+    Raises `EngineError` where the shape of plain numbers differs.
+    """
     there = {} if source is None else tensor_files(source)
     opened = {file: _opened(file) for file in {*there.values(), *stored.values()}}
+    dtypes = {name: opened[file].get_slice(name).get_dtype() for name, file in there.items()}
     for name in there.keys() & stored.keys():
         before, after = (tuple(opened[files[name]].get_slice(name).get_shape()) for files in (there, stored))
-        if before != after:
+        if before != after and dtypes[name] in PLAIN:
             raise failed(f"{name} has the shape {after}; in {source} it has {before}")
-    return tuple(sorted(there.keys() - stored.keys()))
+    missing = sorted(there.keys() - stored.keys())
+    return (
+        tuple(name for name in missing if dtypes[name] in PLAIN),
+        tuple(name for name in missing if dtypes[name] not in PLAIN),
+    )
 
 
 def _opened(file: Path) -> Any:

@@ -68,6 +68,14 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
+def packing(source: Path | None) -> str | None:
+    """How a checkpoint says that its weights are packed in a few bits, such as `mxfp4`; None where they are not."""
+    if source is None or not (source / "config.json").is_file():
+        return None
+    found = read_object(source / "config.json").get("quantization_config")
+    return str(found.get("quant_method", "quantized")) if isinstance(found, dict) else None
+
+
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every weight file of a checkpoint, to see later whether it is still the same."""
     return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(folder)}

@@ -217,8 +217,8 @@ class Candidate:
 
     @property
     def group(self) -> str:
-        """The place with every number in it left out: what is the same in all layers and experts."""
-        return re.sub(r"\d+", "*", self.place)
+        """The place with the numbers of experts left out, not those in names such as `w2`: what is alike in all."""
+        return re.sub(r"\b\d+\b", "*", self.place)
 
     def writer(self, component: str, kind: str, gain: Tensor | None = None) -> Writer:
         """This weight as a writer; without a `gain` that of the post-norms the table knows is taken."""

@@ -1,11 +1,14 @@
-"""Peak memory of a merge of the source's files against a plain save, on a checkpoint of random weights made here.
+"""Peak memory of a merge of the source's files, of the loaded model and of an outline of it, against a plain save.
+
+The checkpoint, of random weights, is made here.
 
 A third way merges beside a model that was loaded in 4 bits.
 
     python tests/benchmarks/export_memory.py [gigabytes] [folder]
 
-Each way runs in a process of its own, which loads the model first; what counts is how far its anonymous memory (that
-of the process alone, without mapped files) rises above what the loaded model takes. Everything written is removed.
+Each way runs in a process of its own, which loads or outlines the model first; what counts is how far its anonymous
+memory (that of the process alone, without mapped files) rises above what was taken before, and its highest resident
+memory altogether. Everything written is removed.
 """
 
 import json
@@ -46,10 +49,15 @@ def make(folder: Path, size: float) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
+def status(name: str) -> int:
+    """A figure of this process's memory in bytes, such as `VmHWM`, the highest resident memory so far."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
 def anonymous() -> int:
     """Bytes of this process's anonymous memory."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+    return status("RssAnon")
 
 
 class Peak(threading.Thread):
@@ -71,14 +79,19 @@ def measure(way: str, source: str, target: str) -> None:
     from heretic_tui.engine.directions import Directions
     from heretic_tui.engine.events import Verified
     from heretic_tui.engine.export import export_merged
+    from heretic_tui.engine.outline import outline
     from heretic_tui.engine.parameters import AblationParameters, Kernel
-    from heretic_tui.engine.records import TrialRecord
+    from heretic_tui.engine.records import ModelFacts, TrialRecord
     from heretic_tui.engine.session import Session
     from heretic_tui.profile.schema import Profile
 
     torch.set_num_threads(1)
     profile = Profile(row_normalization="full", quantization="bnb_4bit" if way == "4-bit" else "none")
-    job = Session().load(source, profile)
+    count = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    kinds = {"attention": count, "MLP": count}
+    facts = ModelFacts("made here", None, "", 0, count, WIDTH, "bfloat16", "cpu", None, {}, kinds)
+    empty = anonymous()
+    job = outline(facts, source, profile) if way == "outline" else Session().load(source, profile)
     while True:
         try:
             next(job)
@@ -98,24 +111,25 @@ def measure(way: str, source: str, target: str) -> None:
     peak.on = False
     (verified,) = (event for event in events if isinstance(event, Verified))
     seconds = time.perf_counter() - began
-    facts = {"loaded": before, "above": peak.highest - before, "seconds": seconds, "changed": verified.changed}
-    print(json.dumps(facts | {"tensors": verified.tensors}))
+    memory = {"model": before - empty, "above": peak.highest - before, "resident": status("VmHWM")}
+    print(json.dumps(memory | {"seconds": seconds, "changed": verified.changed, "tensors": verified.tensors}))
 
 
 def main() -> None:
-    """Make the checkpoint, measure both ways, remove everything."""
+    """Make the checkpoint, measure all ways, remove everything."""
     size = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
     folder = Path(tempfile.mkdtemp(dir=sys.argv[2] if len(sys.argv) > 2 else None))
     try:
         make(folder / "source", size * 1e9)
         files = list((folder / "source").glob("*.safetensors"))
         print(f"{len(files)} shards, {sum(file.stat().st_size for file in files) / 1e9:.2f} GB in all, bfloat16")
-        for way in ("merge", "4-bit", "plain"):
+        for way in ("outline", "merge", "4-bit", "plain"):
             call = [sys.executable, __file__, "--measure", way, str(folder / "source"), str(folder / "out")]
             found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
             print(
-                f"{way:<6} {found['above'] / 1e9:6.2f} GB above the loaded model's {found['loaded'] / 1e9:.2f} GB, "
-                f"{found['seconds']:.0f} s with verification, {found['changed']} of {found['tensors']} tensors changed"
+                f"{way:<7} model {found['model'] / 1e9:5.2f} GB, export {found['above'] / 1e9:5.2f} GB above it, "
+                f"peak resident {found['resident'] / 1e9:5.2f} GB, {found['seconds']:.0f} s with verification, "
+                f"{found['changed']} of {found['tensors']} tensors changed"
             )
             shutil.rmtree(folder / "out")
     finally:

@@ -1,5 +1,8 @@
 """Every architecture: all that writes into the residual stream is known, a study runs, and its export is whole."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_models import (
@@ -32,6 +35,8 @@ KINDS = {
     "gpt_oss": {"attention": 3, "4 experts each": 12},
     "deepseek_v3": {"attention": 3, "MLP": 1, "4 experts each": 8, "shared expert": 2},
     "qwen3_next": {"linear attention": 2, "attention": 1, "4 experts each": 12, "shared expert": 3},
+    "qwen3_5": {"linear attention": 2, "MLP": 3, "attention": 1},
+    "llama4": {"attention": 3, "MLP": 2, "4 experts each": 4, "shared expert": 1},
     "granite_hybrid": {"state space": 2, "attention": 1, "4 experts each": 12, "shared expert": 3},
     "bamba": {"state space": 2, "attention": 1, "MLP": 3},
     "lfm2": {"convolution": 2, "attention": 1, "MLP": 3},
@@ -139,3 +144,21 @@ def test_a_study_runs_and_its_export_is_the_trial(architecture, short_profile, t
     record = run.record(3)
     with ablated(original, directions, record.parameters, style_of(profile)):
         assert same_weights(exported, weights_of(original))
+
+
+PAGE = Path(__file__).parents[2] / ".github" / "ARCHITECTURES.md"
+
+
+def test_the_page_of_architectures_has_a_row_for_each_and_shows_nothing_wrong():
+    found = [line.strip("| ").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if "|" in line]
+    rows = {cells[0]: cells[1:] for cells in found if len(cells) == 9 and cells[0] not in {"architecture", "---"}}
+    assert list(rows) == list(ARCHITECTURES)
+    for architecture, (_, writers, before, after, _, _, merged, adapter) in rows.items():
+        assert sum(KINDS.get(architecture, USUAL).values()) == sum(map(int, re.findall(r"(\d+) \w", writers)))
+        assert float(after) < 1e-6 < 0.02 < float(before)
+        assert merged.endswith("identical")
+        stated, real = map(float, adapter.partition(", ")[2].split(" / "))
+        assert real <= stated + 1e-4 <= 0.0201
+    gains = {cells[0]: tuple(map(float, cells[1:])) for cells in found if len(cells) == 3 and cells[0] in ARCHITECTURES}
+    assert {"gemma3_vision", "gemma4", *POST_NORMED} <= set(gains)
+    assert all(plain > 0.02 > 1e-6 > aware for plain, aware in gains.values())

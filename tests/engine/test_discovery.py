@@ -13,7 +13,7 @@ from heretic_tui.engine.events import ModelLoaded, Progress
 from heretic_tui.engine.loading import load, prove
 from heretic_tui.engine.run import Run
 
-HARD = ["llama", "gpt2", "gemma3", "qwen2_moe", "gpt_oss", "bamba", "falcon", "gemma4"]
+HARD = ["llama", "gpt2", "gemma3", "qwen2_moe", "gpt_oss", "bamba", "falcon", "gemma4", "lfm2"]
 
 
 def known_by_half(architecture, dtype=torch.float32):

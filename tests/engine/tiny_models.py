@@ -20,6 +20,7 @@ from transformers import (
     GraniteMoeHybridConfig,
     HyperCLOVAXConfig,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     Mistral3Config,
     MistralConfig,
@@ -32,6 +33,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     Qwen3NextConfig,
@@ -103,6 +105,23 @@ SMALL_GEMMA4 = {
     "vocab_size_per_layer_input": VOCABULARY,
 }
 del SMALL_GEMMA4["query_pre_attn_scalar"]
+QWEN3_5 = {
+    **COMMON,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]},
+}
+LLAMA4 = {
+    **COMMON,
+    "intermediate_size_mlp": 64,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 64,
+}
 PIXTRAL = {
     "model_type": "pixtral",
     "hidden_size": 32,
@@ -154,6 +173,9 @@ ARCHITECTURES = {
         linear_num_value_heads=4,
         layer_types=["linear_attention", "full_attention", "linear_attention"],
     ),
+    "qwen3_5": lambda: Qwen3_5TextConfig(**QWEN3_5),
+    # The experts lie (expert, in, out) here, and nothing in the module says so but the shapes.
+    "llama4": lambda: Llama4TextConfig(**LLAMA4),
     "gpt_neox": lambda: GPTNeoXConfig(**COMMON),
     "gpt_neox_sequential": lambda: GPTNeoXConfig(**COMMON, use_parallel_residual=False),
     "opt": lambda: OPTConfig(**COMMON, ffn_dim=64, word_embed_proj_dim=WIDTH),
