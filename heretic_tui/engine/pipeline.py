@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -154,6 +155,8 @@ def _study(
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
         directions = yield from prepare(model, run, material)
         base = yield from measure_baseline(model, run, material.scoreboard)
+        with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
+            search.tally.add(material.scoreboard.counted(run.responses(0)))
         yield from optimize(model, run, material.scoreboard, directions, base, search)
         front = tuple(record.trial for record in search.front())
         finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began)
@@ -304,6 +307,7 @@ def optimize(
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
+            beaten = search.beaten if profile.end_dominated_trials else None
             with ablated(
                 model,
                 directions,
@@ -311,14 +315,24 @@ def optimize(
                 row_normalization=profile.row_normalization,
                 gain_aware=profile.gain_aware,
             ):
-                measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
+                edited = time.perf_counter() - started
+                title, first = f"trial {suggestion.trial}", scoreboard.first(search.tally)
+                measurement = yield from scoreboard.measure(model, title, beaten, first if beaten else None)
             run.save_responses(suggestion.trial, measurement.responses)
-            record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)
+            record = search.tell(
+                suggestion,
+                measurement.scores,
+                base,
+                time.perf_counter() - started,
+                ended_early=measurement.ended_early,
+                counted=measurement.counted,
+                timing={"edit": edited, **measurement.timing},
+            )
             told = True
         finally:
             if not told:
                 search.drop(suggestion)
-        yield TrialFinished(record, record.trial in {found.trial for found in search.front()})
+        yield TrialFinished(record, any(found.trial == record.trial for found in search.front()))
     search.set_finished(True)
 
 

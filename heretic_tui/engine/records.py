@@ -63,9 +63,9 @@ class Label(StrEnum):
 class Response:
     """A prompt and what the model said to it.
 
-    `ended` tells why the text stops: `eos`, `length`, or `decided` where decoding stopped early because
-    the label could no longer change. `marker` is the refusal marker found; `correct` is None where the
-    prompt has no known answer.
+    `ended` tells why the text stops: `eos`, `length`, `decided` where decoding stopped early because the label could no
+    longer change, or `stopped` where its trial ended early; such a response is not whole, and counts in no score.
+    `marker` is the refusal marker found; `correct` is None where the prompt has no known answer.
     """
 
     prompt_set: str
@@ -82,7 +82,8 @@ class Response:
 class TrialRecord:
     """A finished trial, numbered from 1.
 
-    One that ended early was beaten by another before all its responses were there: its scores are bounds.
+    One that ended early was beaten by another before all its responses were there: its scores are bounds. `timing`
+    holds the seconds of its parts (`edit`, `divergence`, `decoding`) and the `tokens` that were generated.
     """
 
     trial: int
@@ -90,17 +91,23 @@ class TrialRecord:
     scores: Mapping[str, Score]
     seconds: float
     ended_early: bool = False
+    timing: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
         return {
             "trial": self.trial,
-            "scores": {name: score.as_json() for name, score in self.scores.items()},
+            "scores": {name: self._score(score) for name, score in self.scores.items()},
             "direction_index": self.parameters.direction_index,
             "parameters": self.parameters.as_json(),
             "seconds": round(self.seconds, 3),
+            **({"timing": dict(self.timing)} if self.timing else {}),
             **({"ended_early": True} if self.ended_early else {}),
         }
+
+    def _score(self, score: Score) -> dict[str, Any]:
+        """A score's fields; of a bound nothing can be said about the fraction behind it."""
+        return {key: value for key, value in score.as_json().items() if not (self.ended_early and key == "interval")}
 
 
 @dataclass(frozen=True, slots=True)
