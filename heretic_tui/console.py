@@ -212,11 +212,11 @@ class Terminal:
 
     def _finished_trial(self, event: events.TrialFinished) -> None:
         record = event.record
-        star = "  *" if event.on_front else ""
+        mark = "  *" if event.on_front else "  early" if record.ended_early else ""
         self._line(
             f"trial {record.trial:>4}  {self._shown(record.scores)}  {_scope(record)}  "
-            f"{duration(record.seconds):>6}{star}",
-            "bold" if event.on_front else "",
+            f"{duration(record.seconds):>6}{mark}",
+            "bold" if event.on_front else "dim" if record.ended_early else "",
         )
         if self.study is not None:
             self.progress.update(self.study, completed=record.trial)
