@@ -52,6 +52,7 @@ from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.residuals import residual_mean
 from heretic_tui.engine.response_prefix import find_response_prefix
+from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
@@ -69,6 +70,11 @@ class Material:
     good: list[Prompt]
     bad: list[Prompt]
     scoreboard: Scoreboard
+
+    @property
+    def sets(self) -> list[Sequence[Prompt]]:
+        """All prompt sets in a fixed order."""
+        return [self.good, self.bad, *(known.prompts for known in self.scoreboard.sets.values())]
 
 
 def start_study(
@@ -153,7 +159,10 @@ def _study(
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
-        directions = yield from prepare(model, run, material)
+        mark = fingerprint(model, run.profile, material.sets)
+        if (earlier := take_over(run, model, mark)) is not None:
+            yield Note(f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same.")
+        directions = yield from prepare(model, run, material, taken_over=earlier is not None)
         base = yield from measure_baseline(model, run, material.scoreboard)
         with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
             search.tally.add(material.scoreboard.counted(run.responses(0)))
@@ -179,7 +188,7 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
         job.close()
 
 
-def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Directions]:
+def prepare(model: LanguageModel, run: Run, material: Material, *, taken_over: bool = False) -> Job[Directions]:
     """Settle batch size and response prefix, and measure the directions; what the run's folder has is taken from it."""
     profile = run.profile
     known = run.model()
@@ -190,9 +199,12 @@ def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Direction
     model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
     path = run.path / DIRECTIONS
     if path.is_file():
-        return load_directions(path)
-    directions = yield from find_directions(model, run, material.good, material.bad)
-    save_directions(path, directions)
+        directions = load_directions(path)
+        if not taken_over:
+            return directions
+    else:
+        directions = yield from find_directions(model, run, material.good, material.bad)
+        save_directions(path, directions)
     if run.profile.print_residual_geometry:
         yield from geometry_of(run)
         yield GeometryMeasured(run.name, run.path)

@@ -90,7 +90,8 @@ def residual_mean(
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return [None] * len(batch)
 
-    yield from in_batches(model, texts, compute)
+    # Of like length beside one another, so that little is padded: a mean does not ask for their order.
+    yield from in_batches(model, sorted(texts, key=len, reverse=True), compute)
     return total / len(texts)
 
 

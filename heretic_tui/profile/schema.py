@@ -169,6 +169,12 @@ class Profile(Table):
     max_batch_size: int = setting(
         128, "Largest batch size to try when it is found automatically.", "model", unit="prompts", ge=1
     )
+    reuse_measurements: bool = setting(
+        True,
+        "Take batch size, response prefix, directions and the original model's scores from an earlier run of the same "
+        "model, prompts and settings, where there is one; off measures all of it anew.",
+        "model",
+    )
     trust_remote_code: bool = setting(
         False, "Run Python code that comes with the model. Only for models whose authors you trust.", "model"
     )
