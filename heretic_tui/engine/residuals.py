@@ -90,8 +90,7 @@ def residual_mean(
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return [None] * len(batch)
 
-    # Of like length beside one another, so that little is padded: a mean does not ask for their order.
-    yield from in_batches(model, sorted(texts, key=len, reverse=True), compute)
+    yield from in_batches(model, texts, compute)
     return total / len(texts)
 
 
