@@ -56,6 +56,7 @@ from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -148,6 +149,7 @@ def read_prompts(model: LanguageModel, profile: Profile) -> Job[tuple[list[Promp
 def _study(
     model: LanguageModel, run: Run, material: Material, began: float, *, resumed: bool, trials: int | None = None
 ) -> Job[StudyFinished]:
+    loaded = time.perf_counter()
     with run.locked():
         cut = repair_journal(run.journal)
         search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
@@ -166,9 +168,11 @@ def _study(
         base = yield from measure_baseline(model, run, material.scoreboard)
         with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
             search.tally.add(material.scoreboard.counted(run.responses(0)))
+        ready = time.perf_counter()
         yield from optimize(model, run, material.scoreboard, directions, base, search)
         front = tuple(record.trial for record in search.front())
-        finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began)
+        timing = {"loading": round(loaded - began, 3), "start": round(ready - loaded, 3), **totals(search.records)}
+        finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began, timing)
         yield finished
         return finished
 
@@ -296,7 +300,7 @@ def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> 
         scores = dict(measurement.scores)
         run.save_responses(0, measurement.responses)
         run.save_baseline(scores, scoreboard.state())
-        yield PhaseFinished("original model", time.perf_counter() - began)
+        yield PhaseFinished("original model", time.perf_counter() - began, in_words(measurement.timing))
     yield BaselineMeasured(scores)
     return scores
 
