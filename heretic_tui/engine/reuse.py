@@ -28,7 +28,7 @@ MEASURING = 1
 OF_NO_ACCOUNT = frozenset(
     {
         # how weights are edited, which the original model is not
-        "row_normalization", "full_normalization_lora_rank", "adapter_error", "gain_aware", "allow_leak",
+        "row_normalization", "full_normalization_lora_rank", "adapter_error", "allow_leak",
         # how the search goes
         "n_trials", "n_startup_trials", "n_ei_candidates", "multivariate", "seed", "storage", "end_dominated_trials",
         "kl_divergence_scale", "kl_divergence_target", "study_checkpoint_dir",

@@ -95,6 +95,7 @@ def test_settings_of_the_search_and_of_the_edit_do_not_matter(place, changes):
         {"orthogonalize_direction": False},
         {"winsorization_quantile": 0.9},
         {"direction_estimator": "geometric_median"},
+        {"gain_aware": False},
         {"stop_decided_responses": False},
         {"save_residuals": True},  # the first run has kept none
     ],
