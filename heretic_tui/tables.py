@@ -64,7 +64,7 @@ def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) 
         ]
         table.add_row(*cells, style="bold" if record.trial in marked else "dim" if record.ended_early else None)
     if any(record.ended_early for record in records):
-        table.caption = "early: another trial is certainly better, so this one was ended; its scores are bounds"
+        table.caption = "early: another trial is certainly better, so this one was ended; ≥ and ≤ are bounds"
         table.caption_justify = "left"
     return table
 

@@ -13,22 +13,24 @@ from heretic_tui.engine.parameters import AblationParameters
 class Score:
     """One scorer's figure: a `value` (a fraction, or nats for KL divergence), with its count where it is one.
 
-    `degenerate` counts the responses that are no language any more; they are never a success.
+    `degenerate` counts the responses that are no language any more; they are never a success. Where not
+    all responses are known, in a trial that ended early, `bound` says on which side the score lies: "≥" or "≤".
     """
 
     value: float
     count: int | None = None
     total: int | None = None
     degenerate: int = 0
+    bound: str = ""
 
     @property
     def text(self) -> str:
-        """The figure as people read it: `3/100` for a count, four decimals otherwise."""
-        return f"{self.count}/{self.total}" if self.count is not None else f"{self.value:.4f}"
+        """The figure as people read it: `3/100` for a count, `≥3/100` for a bound, four decimals otherwise."""
+        return f"{self.bound}{self.count}/{self.total}" if self.count is not None else f"{self.value:.4f}"
 
     def interval(self, z: float = 1.96) -> tuple[float, float] | None:
-        """Wilson score interval of a counted fraction (95% for the default `z`); None for other figures."""
-        if self.count is None or not self.total:
+        """Wilson score interval of a counted fraction (95% for the default `z`); None for bounds and other figures."""
+        if self.count is None or not self.total or self.bound:
             return None
         n, p = self.total, self.count / self.total
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -39,8 +41,12 @@ class Score:
         """The score as plain values, without the fields that do not apply."""
         fields: dict[str, Any] = {"value": self.value}
         if self.count is not None:
-            low, high = self.interval() or (0.0, 1.0)
-            fields |= {"count": self.count, "total": self.total, "interval": [round(low, 4), round(high, 4)]}
+            fields |= {"count": self.count, "total": self.total}
+            if self.bound:
+                fields["bound"] = self.bound
+            else:
+                low, high = self.interval() or (0.0, 1.0)
+                fields["interval"] = [round(low, 4), round(high, 4)]
         if self.degenerate:
             fields["degenerate"] = self.degenerate
         return fields
@@ -48,7 +54,8 @@ class Score:
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> "Score":
         """The inverse of `as_json`."""
-        return Score(fields["value"], fields.get("count"), fields.get("total"), fields.get("degenerate", 0))
+        count, total, degenerate = fields.get("count"), fields.get("total"), fields.get("degenerate", 0)
+        return Score(fields["value"], count, total, degenerate, fields.get("bound", ""))
 
 
 class Label(StrEnum):
@@ -97,17 +104,13 @@ class TrialRecord:
         """The record as one flat JSON object."""
         return {
             "trial": self.trial,
-            "scores": {name: self._score(score) for name, score in self.scores.items()},
+            "scores": {name: score.as_json() for name, score in self.scores.items()},
             "direction_index": self.parameters.direction_index,
             "parameters": self.parameters.as_json(),
             "seconds": round(self.seconds, 3),
             **({"timing": dict(self.timing)} if self.timing else {}),
             **({"ended_early": True} if self.ended_early else {}),
         }
-
-    def _score(self, score: Score) -> dict[str, Any]:
-        """A score's fields; of a bound nothing can be said about the fraction behind it."""
-        return {key: value for key, value in score.as_json().items() if not (self.ended_early and key == "interval")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,18 @@ def test_the_scores_of_a_trial_that_ended_early_are_bounds(both):
                 assert one.scores[name].count <= other.scores[name].count
 
 
+def test_a_score_that_is_a_bound_says_so(both):
+    early = [record for record in both[0].records() if record.ended_early]
+    unknown = [score for record in early for score in record.scores.values() if score.bound]
+    assert unknown
+    for score in unknown:
+        assert score.text == f"≥{score.count}/{score.total}"
+        assert score.interval() is None
+        assert "interval" not in score.as_json()
+    assert not any(score.bound for record in both[1].records() for score in record.scores.values())
+    assert not any(record.scores["kl_divergence"].bound for record in early)
+
+
 def test_the_responses_of_a_trial_that_ended_early_are_kept_as_far_as_they_went(both):
     for record in both[0].records():
         if record.ended_early:
@@ -287,6 +299,35 @@ def test_the_best_that_scores_can_become_shrinks_to_the_scores(both):
     assert not measurement.ended_early
     assert len(seen) > 3
     assert seen[-1] == final
+    assert not any(score.bound for score in measurement.scores.values())
     assert seen[0]["refusals"] == 0
     values = [one["refusals"] for one in seen]
     assert values == sorted(values)
+
+
+@pytest.mark.parametrize(
+    ("optimization", "known", "expected"),
+    [("minimize", [True, False, None, None], "≥1/4"), ("maximize", [True, False, None, None], "≤3/4"),
+     ("maximize", [True, False, True, True], "3/4")],
+)  # fmt: skip
+def test_responses_that_are_not_there_yet_turn_out_well(optimization, known, expected):
+    """In a bound of refusals none of them is one, in a bound of refusals that are wanted all are."""
+    from heretic_tui.engine.decoding import Continuation
+    from heretic_tui.engine.prompt_sets import set_key
+    from heretic_tui.engine.prompts import Prompt
+    from heretic_tui.engine.scoring.evaluation import Evaluation, EvaluationSet
+    from heretic_tui.engine.scoring.refusals import Refusals
+    from heretic_tui.profile.schema import PromptSet, RefusalsSpec
+
+    asked = PromptSet(dataset="some prompts")
+    scorer = Refusals(
+        RefusalsSpec(name="refusals", label="Refusals", optimization=optimization, prompts=asked, markers=("sorry",))
+    )
+    prompts = [Prompt(str(number), "") for number in range(4)]
+    evaluation = Evaluation(None, {set_key(asked): EvaluationSet.of(asked, prompts, None)}, 8, "test")
+    evaluation._settled[set_key(asked)] = {
+        index: Continuation("Sorry, no." if one else "It is a river.", (), "eos")
+        for index, one in enumerate(known)
+        if one is not None
+    }
+    assert scorer.bound(evaluation).text == expected

@@ -73,8 +73,10 @@ class ResponseScorer:
         """The best that the score can still become: all responses that are not there yet turn out well."""
         total = sum(self.counts("", prompt) is not None for prompt in evaluation.prompts(self.spec.prompts))
         known = [one for one in self.counted(evaluation) if one is not None]
-        count = sum(known) + (total - len(known) if self.spec.optimization == "maximize" else 0)
-        return Score(count / max(1, total), count, total)
+        at_most = self.spec.optimization == "maximize"
+        count = sum(known) + (total - len(known) if at_most else 0)
+        side = "" if len(known) == total else "≤" if at_most else "≥"
+        return Score(count / max(1, total), count, total, bound=side)
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing to remember."""
