@@ -209,7 +209,10 @@ class HereticApp(App[None]):
     def _left(self) -> str:
         study = self.control.state.studies.get(self.control.state.running) if self.control.state.running else None
         seconds = study.seconds_left() if study else None
-        return "" if seconds is None else f"{duration(seconds)} left"
+        if study is None or seconds is None:
+            return ""
+        speed = study.tokens_per_second()
+        return f"{duration(seconds)} left" + (f" · {speed:.0f} tok/s" if speed else "")
 
     async def _gauge(self) -> None:
         from heretic_tui.engine.memory import read_memory

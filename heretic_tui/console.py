@@ -20,6 +20,7 @@ from heretic_tui.engine.inspection.geometry import kept_geometry
 from heretic_tui.engine.inspection.layer_rule import pick_layers
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.run import Run
+from heretic_tui.engine.timing import in_words
 from heretic_tui.exports import measured
 from heretic_tui.failures import Interrupted
 from heretic_tui.formats import duration, heading, json_line, plain, size
@@ -214,11 +215,11 @@ class Terminal:
 
     def _finished_trial(self, event: events.TrialFinished) -> None:
         record = event.record
-        star = "  *" if event.on_front else ""
+        mark = "  *" if event.on_front else "  early" if record.ended_early else ""
         self._line(
             f"trial {record.trial:>4}  {self._shown(record.scores)}  {_scope(record)}  "
-            f"{duration(record.seconds):>6}{star}",
-            "bold" if event.on_front else "",
+            f"{duration(record.seconds):>6}{mark}",
+            "bold" if event.on_front else "dim" if record.ended_early else "",
         )
         if self.study is not None:
             self.progress.update(self.study, completed=record.trial)
@@ -243,6 +244,8 @@ class Terminal:
         name = run.name if run.path.parent == _usual_runs_dir() else str(run.path)
         first = event.front[0] if event.front else 1
         self._line(f"{event.trials} trials in {duration(event.seconds)}. The run is kept in {event.path}")
+        if event.timing:
+            self._line(f"Where time went: {in_words(event.timing)}")
         self._line(f"Export a model:     heretic-tui export {name} --trial {first} --to DIR", whole=True)
         self._line(f"Export an adapter:  heretic-tui export {name} --trial {first} --to DIR --adapter", whole=True)
         self._line(f"Add more trials:    heretic-tui run --resume {name} --trials {event.trials + 50}", whole=True)

@@ -12,6 +12,7 @@ from heretic_tui.engine.events import Event
 from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
+from heretic_tui.engine.timing import tokens_per_second, totals
 from heretic_tui.formats import duration, heading, size
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
@@ -139,6 +140,10 @@ class StudyView:
         if not last or self.finished:
             return None
         return sum(record.seconds for record in last) / len(last) * (self.wanted - len(self.records))
+
+    def tokens_per_second(self) -> float | None:
+        """Speed of decoding in the last trials that generated anything."""
+        return tokens_per_second(totals(list(self.records.values())[-RECENT_TRIALS:]))
 
 
 @dataclass

@@ -52,6 +52,7 @@ def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) 
         table.add_column(Text(plain(heading(name))), justify="right", overflow="fold")
     table.add_column("direction", justify="right")
     table.add_column("time", justify="right")
+    table.add_column("")
     for record in records:
         index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
         cells = [
@@ -59,8 +60,12 @@ def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) 
             *(record.scores[name].text for name in names),
             f"{'per layer' if index is None else f'{index:.1f}'}{f' +{more}' if more else ''}",
             duration(record.seconds),
+            "early" if record.ended_early else "",
         ]
-        table.add_row(*cells, style="bold" if record.trial in marked else None)
+        table.add_row(*cells, style="bold" if record.trial in marked else "dim" if record.ended_early else None)
+    if any(record.ended_early for record in records):
+        table.caption = "early: another trial is certainly better, so this one was ended; ≥ and ≤ are bounds"
+        table.caption_justify = "left"
     return table
 
 

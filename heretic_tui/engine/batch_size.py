@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.decoding import probe
 from heretic_tui.engine.hardware import free_memory, out_of_memory, release_memory
-from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.language_model import Encoded, LanguageModel
+
+PROBED = 16
+"""Tokens of each prompt that a probe reads."""
 
 
 def choose_batch_size(
@@ -24,18 +27,20 @@ def choose_batch_size(
     yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
     for size in sizes:
         batch = model.encode(longest[:size])
-        needed = size * (batch.width + max_tokens) * model.cache_bytes_per_token + size * model.logits_bytes
+        width = batch.width
+        needed = size * (width + max_tokens) * model.cache_bytes_per_token + size * model.logits_bytes
         if costs and needed > 0.8 * free_memory(model.device):
             break
         began = time.perf_counter()
         try:
-            prefill, step = yield from probe(model, batch)
+            # A row's share of reading prompts hardly depends on the batch, so their ends are enough to compare sizes.
+            prefill, step = yield from probe(model, Encoded(batch.ids[:, -PROBED:], batch.mask[:, -PROBED:]))
         except Exception as error:
             if not out_of_memory(error) or size == 1:
                 raise
             release_memory()
             break
-        costs[size] = (prefill + step * max_tokens) / size
+        costs[size] = (prefill * max(1.0, width / PROBED) + step * max_tokens) / size
         # One bad reading is no reason to stop: another program may have had the processor just then.
         grew_dearer = all(cost > 1.2 * min(costs.values()) for cost in list(costs.values())[-2:])
         if grew_dearer or time.perf_counter() - began > patience:

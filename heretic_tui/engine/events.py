@@ -19,7 +19,7 @@ class Event:
     def as_json(self) -> dict[str, Any]:
         """The event as plain JSON values, named by `event`."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
-        return {"event": name} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"event": name} | {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
 
 def _plain(value: Any) -> Any:
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, ModelFacts):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     return value
 
 
@@ -120,13 +120,18 @@ class TrialFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class StudyFinished(Event):
-    """The wanted number of trials is reached; `front` holds the trials of the Pareto front."""
+    """The wanted number of trials is reached; `front` holds the trials of the Pareto front.
+
+    `timing` tells in seconds where time went: loading and start of this session, the parts of all trials, and the
+    tokens that these generated.
+    """
 
     run: str
     path: Path
     trials: int
     front: tuple[int, ...]
     seconds: float
+    timing: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

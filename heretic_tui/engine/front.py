@@ -1,10 +1,10 @@
 """The Pareto front of a study, and one trial on it to begin with."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.records import Score, TrialRecord
 
 
 class Objective(Protocol):
@@ -28,17 +28,23 @@ class Objective(Protocol):
 
 def point(record: TrialRecord, objectives: Sequence[Objective]) -> tuple[float, ...]:
     """A trial's scores, turned so that less is better."""
+    return point_of(record.scores, objectives)
+
+
+def point_of(scores: Mapping[str, Score], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Scores, turned so that less is better."""
     return tuple(
-        record.scores[objective.name].value * (-1 if objective.optimization == "maximize" else 1)
-        for objective in objectives
+        scores[objective.name].value * (-1 if objective.optimization == "maximize" else 1) for objective in objectives
     )
 
 
 def pareto_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
     """The trials that no other beats in every objective, best first objective first; of equals the earliest.
 
-    A trial one of whose scores is not a number, as after an overflow, is not on the front unless all are like that.
+    A trial one of whose scores is not a number, as after an overflow, is not on the front unless all are like that. One
+    that ended early is not on it and beats no other: its scores are bounds.
     """
+    records = [record for record in records if not record.ended_early]
     points = {record.trial: point(record, objectives) for record in records}
     scored = [record for record in records if not any(math.isnan(value) for value in points[record.trial])]
     scored = scored or list(records)

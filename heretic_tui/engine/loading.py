@@ -382,6 +382,12 @@ def loading_error(name: str, source: Source, error: BaseException) -> EngineErro
             f"({_first_line(error)}).",
             "Use the checkpoint that is not quantized; packed weights cannot be edited in any case.",
         )
+    return _by_its_words(name, source, error)
+
+
+def _by_its_words(name: str, source: Source, error: BaseException) -> EngineError:
+    """What the library's own message tells of a failure that its kind does not."""
+    text = str(error)
     if unknown := re.search(r"has model type `(.*?)` but", text):
         return EngineError(
             f"{name} is of the kind {unknown[1]!r}, which the installed transformers does not know.",

@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,10 +48,12 @@ from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.response_prefix import find_response_prefix
+from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
 from heretic_tui.engine.style import style_of
+from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -65,6 +68,11 @@ class Material:
     good: list[Prompt]
     bad: list[Prompt]
     scoreboard: Scoreboard
+
+    @property
+    def sets(self) -> list[Sequence[Prompt]]:
+        """All prompt sets in a fixed order."""
+        return [self.good, self.bad, *(known.prompts for known in self.scoreboard.sets.values())]
 
 
 def start_study(
@@ -145,6 +153,7 @@ def read_prompts(model: LanguageModel, profile: Profile) -> Job[tuple[list[Promp
 def _study(
     model: LanguageModel, run: Run, material: Material, began: float, *, resumed: bool, trials: int | None = None
 ) -> Job[StudyFinished]:
+    loaded = time.perf_counter()
     with run.locked():
         cut = repair_journal(run.journal)
         search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
@@ -158,11 +167,18 @@ def _study(
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
         if run.profile.ablate_embeddings and (both := [one.weight_name for one in model.embeddings if one.tied]):
             yield Note(f"The embeddings are the output head too: the head is ablated with them ({', '.join(both)}).")
-        directions = yield from prepare(model, run, material)
+        mark = fingerprint(model, run.profile, material.sets)
+        if (earlier := take_over(run, model, mark)) is not None:
+            yield Note(f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same.")
+        directions = yield from prepare(model, run, material, taken_over=earlier is not None)
         base = yield from measure_baseline(model, run, material.scoreboard)
+        with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
+            search.tally.add(material.scoreboard.counted(run.responses(0)))
+        ready = time.perf_counter()
         yield from optimize(model, run, material.scoreboard, directions, base, search)
         front = tuple(record.trial for record in search.front())
-        finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began)
+        timing = {"loading": round(loaded - began, 3), "start": round(ready - loaded, 3), **totals(search.records)}
+        finished = StudyFinished(run.name, run.path, len(search.records), front, time.perf_counter() - began, timing)
         yield finished
         return finished
 
@@ -184,7 +200,7 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
         job.close()
 
 
-def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Directions]:
+def prepare(model: LanguageModel, run: Run, material: Material, *, taken_over: bool = False) -> Job[Directions]:
     """Settle batch size and response prefix, and measure the directions; what the run's folder has is taken from it."""
     profile = run.profile
     known = run.model()
@@ -195,9 +211,12 @@ def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Direction
     model.batch_size, model.response_prefix = settled.batch_size, settled.response_prefix
     path = run.path / DIRECTIONS
     if path.is_file():
-        return load_directions(path)
-    directions = yield from _directions(model, run, material.good, material.bad)
-    save_directions(path, directions)
+        directions = load_directions(path)
+        if not taken_over:
+            return directions
+    else:
+        directions = yield from _directions(model, run, material.good, material.bad)
+        save_directions(path, directions)
     if run.profile.print_residual_geometry:
         yield from geometry_of(run)
         yield GeometryMeasured(run.name, run.path)
@@ -272,7 +291,7 @@ def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> 
         scores = dict(measurement.scores)
         run.save_responses(0, measurement.responses)
         run.save_baseline(scores, scoreboard.state())
-        yield PhaseFinished("original model", time.perf_counter() - began)
+        yield PhaseFinished("original model", time.perf_counter() - began, in_words(measurement.timing))
     yield BaselineMeasured(scores)
     return scores
 
@@ -295,15 +314,26 @@ def optimize(
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
+            beaten = search.beaten if profile.end_dominated_trials else None
             with ablated(model, directions, suggestion.parameters, style_of(profile)):
-                measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
+                edited = time.perf_counter() - started
+                title, first = f"trial {suggestion.trial}", scoreboard.first(search.tally)
+                measurement = yield from scoreboard.measure(model, title, beaten, first if beaten else None)
             run.save_responses(suggestion.trial, measurement.responses)
-            record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)
+            record = search.tell(
+                suggestion,
+                measurement.scores,
+                base,
+                time.perf_counter() - started,
+                ended_early=measurement.ended_early,
+                counted=measurement.counted,
+                timing={"edit": edited, **measurement.timing},
+            )
             told = True
         finally:
             if not told:
                 search.drop(suggestion)
-        yield TrialFinished(record, record.trial in {found.trial for found in search.front()})
+        yield TrialFinished(record, any(found.trial == record.trial for found in search.front()))
     search.set_finished(True)
 
 

@@ -13,22 +13,24 @@ from heretic_tui.engine.parameters import AblationParameters
 class Score:
     """One scorer's figure: a `value` (a fraction, or nats for KL divergence), with its count where it is one.
 
-    `degenerate` counts the responses that are no language any more; they are never a success.
+    `degenerate` counts the responses that are no language any more; they are never a success. Where not
+    all responses are known, in a trial that ended early, `bound` says on which side the score lies: "≥" or "≤".
     """
 
     value: float
     count: int | None = None
     total: int | None = None
     degenerate: int = 0
+    bound: str = ""
 
     @property
     def text(self) -> str:
-        """The figure as people read it: `3/100` for a count, four decimals otherwise."""
-        return f"{self.count}/{self.total}" if self.count is not None else f"{self.value:.4f}"
+        """The figure as people read it: `3/100` for a count, `≥3/100` for a bound, four decimals otherwise."""
+        return f"{self.bound}{self.count}/{self.total}" if self.count is not None else f"{self.value:.4f}"
 
     def interval(self, z: float = 1.96) -> tuple[float, float] | None:
-        """Wilson score interval of a counted fraction (95% for the default `z`); None for other figures."""
-        if self.count is None or not self.total:
+        """Wilson score interval of a counted fraction (95% for the default `z`); None for bounds and other figures."""
+        if self.count is None or not self.total or self.bound:
             return None
         n, p = self.total, self.count / self.total
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -39,8 +41,12 @@ class Score:
         """The score as plain values, without the fields that do not apply."""
         fields: dict[str, Any] = {"value": self.value}
         if self.count is not None:
-            low, high = self.interval() or (0.0, 1.0)
-            fields |= {"count": self.count, "total": self.total, "interval": [round(low, 4), round(high, 4)]}
+            fields |= {"count": self.count, "total": self.total}
+            if self.bound:
+                fields["bound"] = self.bound
+            else:
+                low, high = self.interval() or (0.0, 1.0)
+                fields["interval"] = [round(low, 4), round(high, 4)]
         if self.degenerate:
             fields["degenerate"] = self.degenerate
         return fields
@@ -48,7 +54,8 @@ class Score:
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> "Score":
         """The inverse of `as_json`."""
-        return Score(fields["value"], fields.get("count"), fields.get("total"), fields.get("degenerate", 0))
+        count, total, degenerate = fields.get("count"), fields.get("total"), fields.get("degenerate", 0)
+        return Score(fields["value"], count, total, degenerate, fields.get("bound", ""))
 
 
 class Label(StrEnum):
@@ -63,9 +70,9 @@ class Label(StrEnum):
 class Response:
     """A prompt and what the model said to it.
 
-    `ended` tells why the text stops: `eos`, `length`, or `decided` where decoding stopped early because
-    the label could no longer change. `marker` is the refusal marker found; `correct` is None where the
-    prompt has no known answer.
+    `ended` tells why the text stops: `eos`, `length`, `decided` where decoding stopped early because the label could no
+    longer change, or `stopped` where its trial ended early; such a response is not whole, and counts in no score.
+    `marker` is the refusal marker found; `correct` is None where the prompt has no known answer.
     """
 
     prompt_set: str
@@ -82,7 +89,8 @@ class Response:
 class TrialRecord:
     """A finished trial, numbered from 1.
 
-    One that ended early was beaten by another before all its responses were there: its scores are bounds.
+    One that ended early was beaten by another before all its responses were there: its scores are bounds. `timing`
+    holds the seconds of its parts (`edit`, `divergence`, `decoding`) and the `tokens` that were generated.
     """
 
     trial: int
@@ -90,6 +98,7 @@ class TrialRecord:
     scores: Mapping[str, Score]
     seconds: float
     ended_early: bool = False
+    timing: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
@@ -100,6 +109,7 @@ class TrialRecord:
             "parameters": self.parameters.as_json(),
             "subspace_dimensions": self.parameters.subspace_dimensions,
             "seconds": round(self.seconds, 3),
+            **({"timing": dict(self.timing)} if self.timing else {}),
             **({"ended_early": True} if self.ended_early else {}),
         }
 

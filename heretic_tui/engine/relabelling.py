@@ -39,7 +39,8 @@ def _corrected(
             continue
         # Not the response's own label: that one may come from the markers of another scorer of the same set.
         before = counted(responses[index].response, responses[index].prompt, markers)
-        count += (now is Label.REFUSAL) - (before is Label.REFUSAL)
+        was_counted = before is Label.REFUSAL and responses[index].ended != "stopped"
+        count += (now is Label.REFUSAL) - was_counted
         degenerate += (now is Label.DEGENERATE) - (before is Label.DEGENERATE)
     return replace(score, value=count / score.total, count=count, degenerate=degenerate)
 

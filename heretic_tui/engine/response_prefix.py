@@ -10,6 +10,8 @@ from heretic_tui.engine.prompts import Prompt
 
 SAMPLE = 24
 """Responses looked at, half of them from each set."""
+GLANCE = 4
+"""Responses whose first token is looked at before all others: where these differ already, nothing is common to all."""
 FEW_TOKENS = 6
 MORE_TOKENS = 32
 """Looked at only where the first few tokens are the same in all responses."""
@@ -51,8 +53,9 @@ def _common_prefix(model: LanguageModel, sample: Sequence[Prompt]) -> Job[str]:
     """The text of the tokens that all responses begin with, special tokens included."""
     texts = [model.template(prompt.text, prompt.system_prompt) for prompt in sample]
     common: tuple[int, ...] = ()
-    for tokens in (FEW_TOKENS, MORE_TOKENS):
-        found = yield from generate(model, texts, tokens, "response prefix")
+    half = GLANCE // 2
+    for asked, tokens in (([*texts[:half], *texts[-half:]], 1), (texts, FEW_TOKENS), (texts, MORE_TOKENS)):
+        found = yield from generate(model, asked, tokens, "response prefix")
         common = _shared([response.tokens for response in found])
         if len(common) < tokens:
             break

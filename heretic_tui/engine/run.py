@@ -55,8 +55,11 @@ class Run:
 
     @cached_property
     def profile(self) -> Profile:
-        """What was asked for, frozen at the start."""
-        return store.load(self.path / PROFILE).profile
+        """What was asked for, frozen at the start; a run from before trials could end early ends none."""
+        loaded = store.load(self.path / PROFILE)
+        if "end_dominated_trials" in loaded.document:
+            return loaded.profile
+        return loaded.profile.model_copy(update={"end_dominated_trials": False})
 
     @property
     def model_name(self) -> str:

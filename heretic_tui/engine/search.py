@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heretic_tui.engine.early_end import Counted, Tally, beaten, packed, unpacked
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
 from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel
@@ -44,7 +45,11 @@ class Search:
     def __init__(self, study: "optuna.Study", profile: Profile) -> None:
         self.study = study
         self.profile = profile
-        self.records = list(read_records(study))
+        self.records: list[TrialRecord] = []
+        self.tally = Tally()
+        self._front: list[TrialRecord] = []
+        for record, counted in zip(read_records(study), read_counted(study), strict=True):
+            self._take(record, counted)
 
     def ask(self, components: Sequence[str], layers: int) -> Suggestion:
         """Sample the parameters of the next trial for a model of `layers` decoder layers."""
@@ -63,17 +68,43 @@ class Search:
         return Suggestion(number, parameters, handle)
 
     def tell(
-        self, suggestion: Suggestion, scores: Mapping[str, Score], base: Mapping[str, Score], seconds: float
+        self,
+        suggestion: Suggestion,
+        scores: Mapping[str, Score],
+        base: Mapping[str, Score],
+        seconds: float,
+        *,
+        ended_early: bool = False,
+        counted: Counted | None = None,
+        timing: Mapping[str, float] | None = None,
     ) -> TrialRecord:
-        """Write a trial's scores, beside the original model's, to the journal; from then on nothing can lose it."""
+        """Write a trial's scores, beside the original model's, to the journal; from then on nothing can lose it.
+
+        Of a trial that ended early the sampler is told the bounds: another trial is better than even these, so that it
+        learns what it is to learn, to stay away.
+        """
+        timing = {name: round(value, 3) for name, value in (timing or {}).items()}
+        attributes = self._attributes(scores, base) | {"seconds": round(seconds, 3)}
+        attributes |= {"counted": packed(counted)} if counted else {}
+        attributes |= {"timing": timing} if timing else {}
+        attributes |= {"censored": True} if ended_early else {}
         with storage_failures():
-            for name, value in self._attributes(scores, base).items():
+            for name, value in attributes.items():
                 suggestion.handle.set_user_attr(name, value)
-            suggestion.handle.set_user_attr("seconds", round(seconds, 3))
             self.study.tell(suggestion.handle, self._told(objective_values(self.profile, scores, base)))
-        record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds)
-        self.records.append(record)
+        record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds, ended_early, timing)
+        self._take(record, counted or {})
         return record
+
+    def beaten(self, bounds: Mapping[str, Score]) -> bool:
+        """Whether a trial whose scores can become no better than these bounds can no longer come to the front."""
+        return beaten(bounds, self._front, self.profile.objectives)
+
+    def _take(self, record: TrialRecord, counted: Counted) -> None:
+        self.records.append(record)
+        self.tally.add(counted)
+        # A trial that is not on the front never comes back to it, so the front and the new one are enough.
+        self._front = pareto_front([*self._front, record], self.profile.objectives)
 
     def drop(self, suggestion: Suggestion) -> None:
         """Close a trial that was stopped halfway."""
@@ -84,7 +115,7 @@ class Search:
 
     def front(self) -> list[TrialRecord]:
         """The trials of the Pareto front, fewest refusals (or best first objective) first."""
-        return pareto_front(self.records, self.profile.objectives)
+        return list(self._front)
 
     def set_finished(self, finished: bool) -> None:
         """Note in the study whether the wanted number of trials is reached."""
@@ -248,12 +279,8 @@ def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objec
 
 def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
     """The finished trials of a study in order, numbered from 1, from its attributes."""
-    import optuna
-
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+    for trial in _finished(study):
         attributes = trial.user_attrs
-        if "parameters" not in attributes:
-            continue
         yield TrialRecord(
             trial=int(attributes["index"]),
             parameters=AblationParameters.from_json(
@@ -261,8 +288,22 @@ def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
             ),
             scores=_scores(attributes),
             seconds=float(attributes.get("seconds") or _duration(trial)),
-            ended_early=bool(attributes.get("ended_early", False)),
+            ended_early=bool(attributes.get("censored", False)),
+            timing=attributes.get("timing", {}),
         )
+
+
+def read_counted(study: "optuna.Study") -> Iterator[Counted]:
+    """What each of `read_records` counted; nothing for those of older versions and of the reference tool."""
+    for trial in _finished(study):
+        yield unpacked(trial.user_attrs.get("counted", {}))
+
+
+def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    import optuna
+
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return [trial for trial in trials if "parameters" in trial.user_attrs]
 
 
 def _scores(attributes: Mapping[str, Any]) -> dict[str, Score]:

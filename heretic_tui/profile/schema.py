@@ -202,6 +202,12 @@ class Profile(Table):
     max_batch_size: int = setting(
         128, "Largest batch size to try when it is found automatically.", "model", unit="prompts", ge=1
     )
+    reuse_measurements: bool = setting(
+        True,
+        "Take batch size, response prefix, directions and the original model's scores from an earlier run of the same "
+        "model, prompts and settings, where there is one; off measures all of it anew.",
+        "model",
+    )
     trust_remote_code: bool = setting(
         False, "Run Python code that comes with the model. Only for models whose authors you trust.", "model"
     )
@@ -390,6 +396,12 @@ class Profile(Table):
         128, "How many candidates the sampler weighs for each trial.", "search", unit="candidates", ge=1
     )
     multivariate: bool = setting(True, "Let the sampler see parameters together instead of one by one.", "search")
+    end_dominated_trials: bool = setting(
+        True,
+        "End a trial as soon as it is certain that another one is better in every objective. The front stays the same; "
+        "the scores of such a trial are bounds, and its responses are kept as far as they went.",
+        "search",
+    )
     kl_divergence_scale: float | None = setting(
         None, "KL divergence that counts as 1 for the sampler.", "search", default_1_4=1.0, gt=0
     )

@@ -22,6 +22,13 @@ from heretic_tui.widgets.status_line import StatusLine
 from heretic_tui.widgets.text import data
 
 SIGNS = {Label.ANSWER: "·", Label.REFUSAL: "✗", Label.DEGENERATE: "≈"}
+UNFINISHED = "⋯"
+ENDS = {
+    "eos": "ended",
+    "length": "cut at its length",
+    "decided": "cut: decided",
+    "stopped": "not whole: the trial ended early",
+}
 NEXT = {None: Label.ANSWER, Label.ANSWER: Label.REFUSAL, Label.REFUSAL: Label.DEGENERATE, Label.DEGENERATE: None}
 """What the next press of the key makes of an overruled label; None is the measured one."""
 SHOWN = ("all", "refusals", "changed", "overruled")
@@ -41,6 +48,11 @@ class Pages:
     def label(self, index: int) -> Label:
         """The label that holds: the person's, else the measured one."""
         return self.overruled.get(index, self.responses[index].label)
+
+    def sign(self, index: int) -> str:
+        """The label as one character; a response that is not whole has none of its own."""
+        unfinished = self.responses[index].ended == "stopped" and index not in self.overruled
+        return UNFINISHED if unfinished else SIGNS[self.label(index)]
 
     def before(self, index: int) -> Response | None:
         """The original model's response to the same prompt."""
@@ -68,7 +80,8 @@ class ResponsesScreen(Screen[None]):
 
     CSS_PATH = "responses.tcss"
     HELP: ClassVar[str] = """
-    Signs: ✗ refusal, · answer, ≈ no language any more; a * marks a label that you have overruled.
+    Signs: ✗ refusal, · answer, ≈ no language any more, ⋯ not whole because the trial ended early; a * marks a label
+    that you have overruled.
 
     Space overrules the label under the cursor: answer, refusal, no language, and back to the measured one. The
     corrected score stands beside the measured one in the title; the search goes on with the measured one.
@@ -175,7 +188,7 @@ class ResponsesScreen(Screen[None]):
             Row(
                 index,
                 (
-                    f"{SIGNS[pages.label(index)]}{'*' if index in pages.overruled else ''}",
+                    f"{pages.sign(index)}{'*' if index in pages.overruled else ''}",
                     pages.responses[index].prompt,
                 ),
                 "rows--warning" if pages.label(index) is not Label.ANSWER else "",
@@ -299,7 +312,7 @@ def _words(response: Response, overruled: Label | None) -> str:
     parts = [str(response.label) if overruled is None else f"{overruled} (you), {response.label} (measured)"]
     if response.marker:
         parts.append(f"marker “{one_line(response.marker)}”")
-    parts.append({"eos": "ended", "length": "cut at its length", "decided": "cut: decided"}.get(response.ended, ""))
+    parts.append(ENDS.get(response.ended, ""))
     if response.answer is not None:
         right = {True: "right", False: "wrong"}.get(bool(response.correct), "")
         parts.append(f"known answer {one_line(response.answer)}: {right}")

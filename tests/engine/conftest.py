@@ -43,6 +43,7 @@ def short_profile(tmp_path_factory):
             "batch_size": 6,
             "response_prefix": "",
             "max_response_length": 6,
+            "end_dominated_trials": False,
             "good_prompts": plain,
             "bad_prompts": other,
             "scorer": {

@@ -81,9 +81,9 @@ FACTS = ModelFacts("tiny", None, "LlamaForCausalLM", 10, 3, 48, "float32", "cpu"
             {"event": "run_opened", "run": "run", "path": "/runs/run", "resumed": True, "finished": 3, "trials": 200},
         ),
         (
-            StudyFinished("run", Path("/runs/run"), 200, (3, 7), 1.5),
+            StudyFinished("run", Path("/runs/run"), 200, (3, 7), 1.5, {"edit": 0.5}),
             {"event": "study_finished", "run": "run", "path": "/runs/run", "trials": 200, "front": [3, 7],
-             "seconds": 1.5},
+             "seconds": 1.5, "timing": {"edit": 0.5}},
         ),
         (BaselineMeasured({"kl": Score(0.0)}), {"event": "baseline_measured", "scores": {"kl": {"value": 0.0}}}),
     ],

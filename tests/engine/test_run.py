@@ -192,9 +192,7 @@ def test_a_trial_that_ended_early_is_known_by_its_attribute(study):
     journal = study.path / JOURNAL
     line = next(line for line in journal.read_text(encoding="utf-8").splitlines() if '"index":2' in line)
     journal.write_text(
-        journal.read_text(encoding="utf-8").replace(
-            line, line + "\n" + line.replace('"index":2', '"ended_early":true')
-        ),
+        journal.read_text(encoding="utf-8").replace(line, line + "\n" + line.replace('"index":2', '"censored":true')),
         encoding="utf-8",
     )
     assert [record.ended_early for record in study.records()] == [False, True, False, False]

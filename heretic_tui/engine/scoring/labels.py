@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from heretic_tui.engine.records import Label
 
@@ -52,8 +53,12 @@ def counted(response: str, prompt: str, markers: Markers) -> Label:
     return label(response, None, prompt)
 
 
+@lru_cache(maxsize=4096)
 def degenerate(response: str, prompt: str) -> bool:
-    """Whether a response is empty, runs in a loop, or is in another script than its prompt."""
+    """Whether a response is empty, runs in a loop, or is in another script than its prompt.
+
+    Remembered: while a trial is bounded, every response is looked at again whenever another one comes to its end.
+    """
     if not response.strip():
         return True
     words = response.split()

@@ -1,6 +1,7 @@
 """Refusals: how many responses contain a marker."""
 
 from heretic_tui.engine.background import Job
+from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.records import Label, Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
 from heretic_tui.engine.scoring.labels import Markers, counted
@@ -12,8 +13,13 @@ class Refusals(ResponseScorer):
     """Share of responses that contain a refusal marker or are empty."""
 
     def __init__(self, spec: RefusalsSpec) -> None:
-        self.spec = spec
+        self._spec = spec
         self.markers = Markers.of(spec.markers)
+
+    @property
+    def spec(self) -> RefusalsSpec:
+        """Name, prompts, markers and direction of optimization."""
+        return self._spec
 
     def measure(self, evaluation: Evaluation) -> Job[Score]:
         """Count the refusals; degenerate responses are counted beside them."""
@@ -25,6 +31,10 @@ class Refusals(ResponseScorer):
         ]
         refused = labels.count(Label.REFUSAL)
         return Score(refused / len(labels), refused, len(labels), labels.count(Label.DEGENERATE))
+
+    def counts(self, response: str, prompt: Prompt) -> bool:
+        """Whether a response is a refusal."""
+        return counted(response, prompt.text, self.markers) is Label.REFUSAL
 
     def decided(self, beginning: str) -> bool:
         """A marker never un-appears."""
