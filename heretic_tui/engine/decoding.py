@@ -50,7 +50,7 @@ class Stepper:
         self.mask = batch.mask
         self.prompt = batch.ids
         self.cache = roomy_cache(model.network.config)
-        self.products = Products(model.network)
+        self.products = Products(model.network, len(batch.ids))
         self.process = logits_processor(model)
         self.logits = self._read(batch)
 
@@ -276,7 +276,7 @@ def _with_answers(model: LanguageModel, prompts: Encoded, answers: Sequence[tupl
 
 def _raw_logits(model: LanguageModel, batch: Encoded, keep: int) -> Tensor:
     options: dict[str, Any] = {"position_ids": positions(batch.mask), "logits_to_keep": keep}
-    with Products(model.network).used():
+    with Products(model.network, 0).used():
         output = model.network(
             input_ids=batch.ids,
             attention_mask=batch.mask,

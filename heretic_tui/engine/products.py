@@ -23,19 +23,22 @@ TALL = 16
 WORTH_A_COPY = 32
 """Rows from which a product in float32 pays although the copy of its weights is made for it alone."""
 SHARE_OF_MEMORY = 0.25
-"""Float32 copies of the weights may take this share of the free memory; beyond it they are made anew for each product."""
+"""Float32 copies of the weights may take this share of the free memory; else they are made anew for each product."""
 
 Product = Callable[[Tensor], Tensor]
 
 
 class Products:
-    """The matrix products of one network for as long as its weights stay what they are."""
+    """The matrix products of one network for as long as its weights stay what they are.
 
-    def __init__(self, network: nn.Module) -> None:
+    `rows` is how many tokens a step has: from `FEW` on, float32 copies of 16-bit weights are kept between steps.
+    """
+
+    def __init__(self, network: nn.Module, rows: int) -> None:
         self.linears = [module for module in network.modules() if _quickened(module)]
         in_16_bits = [module for module in self.linears if module.weight.dtype != torch.float32]
         wanted = sum(4 * module.weight.numel() for module in in_16_bits)
-        self.keeps = bool(in_16_bits) and wanted < SHARE_OF_MEMORY * free_memory(torch.device("cpu"))
+        self.keeps = rows >= FEW and wanted < SHARE_OF_MEMORY * free_memory(torch.device("cpu"))
         self._copies: dict[nn.Linear, Tensor] = {}
 
     @contextmanager

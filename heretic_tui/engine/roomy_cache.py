@@ -62,7 +62,7 @@ def roomy_cache(config: "PreTrainedConfig") -> DynamicCache:
 
 
 def attends_to_all(cache: DynamicCache) -> bool:
-    """Whether every layer keeps all tokens and looks at them by the mask alone, so that gaps between them are nothing."""
+    """Whether every layer keeps all tokens and the mask alone hides some, so that gaps between them do no harm."""
     return bool(cache.layers) and all(type(layer) is RoomyLayer for layer in cache.layers)
 
 
