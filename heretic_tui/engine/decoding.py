@@ -114,7 +114,7 @@ def _opening(batch: Encoded) -> list[int]:
     """The tokens that every row begins with, at least one of each row left out: template and system prompt."""
     if len(batch.ids) < 2:
         return []
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
+    rows: list[list[int]] = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
     least, greatest = min(rows), max(rows)
     shared = next((place for place, token in enumerate(least) if greatest[place : place + 1] != [token]), len(least))
     return least[: min(shared, min(len(row) for row in rows) - 1)]

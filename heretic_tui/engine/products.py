@@ -35,7 +35,7 @@ class Products:
     """
 
     def __init__(self, network: nn.Module, rows: int) -> None:
-        self.linears = [module for module in network.modules() if _quickened(module)]
+        self.linears = [module for module in network.modules() if isinstance(module, nn.Linear) and _quickened(module)]
         in_16_bits = [module for module in self.linears if module.weight.dtype != torch.float32]
         wanted = sum(4 * module.weight.numel() for module in in_16_bits)
         self.keeps = rows >= FEW and wanted < SHARE_OF_MEMORY * free_memory(torch.device("cpu"))
@@ -45,12 +45,12 @@ class Products:
     def used(self) -> Iterator[None]:
         """The network's linear modules compute by these products inside."""
         for module in self.linears:
-            module.forward = self._product(module)  # type: ignore[method-assign]
+            module.__dict__["forward"] = self._product(module)
         try:
             yield
         finally:
             for module in self.linears:
-                del module.forward
+                del module.__dict__["forward"]
 
     def _product(self, module: nn.Linear) -> Product:
         def product(inputs: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Products:
         return self._copies[module]
 
 
-def _quickened(module: nn.Module) -> bool:
+def _quickened(module: nn.Linear) -> bool:
     if type(module) is not nn.Linear or module.weight.device.type != "cpu" or "forward" in module.__dict__:
         return False
     dtype = module.weight.dtype
@@ -99,7 +99,7 @@ def float32_is_quicker(dtype: torch.dtype) -> bool:
     ]
     # Turn about, and the quickest of each, since other programs may be at work.
     times = [[_seconds(product) for product in products] for _ in range(6)]
-    native, copied = (min(found) for found in zip(*times, strict=True))
+    native, copied = (float(min(found)) for found in zip(*times, strict=True))
     return copied < native * 2 / 3
 
 

@@ -15,6 +15,7 @@ from heretic_tui.engine.background import Job
 from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
+from heretic_tui.engine.products import Products
 
 
 @contextmanager
@@ -60,7 +61,8 @@ def batch_residuals(model: LanguageModel, batch: Encoded, mids: Sequence[nn.Modu
     options: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     if "position_ids" in model.forward_names:
         options["position_ids"] = positions(batch.mask)
-    with torch.inference_mode(), captured(model.layers, mids) as vectors:
+    products = Products(model.network, 0)
+    with torch.inference_mode(), products.used(), captured(model.layers, mids) as vectors:
         model.network.base_model(**options)
     return torch.stack(vectors, dim=1)
 

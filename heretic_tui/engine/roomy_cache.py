@@ -17,6 +17,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc, unused-ignore]
     """One full-attention layer's keys and values `(rows, heads, tokens, size)`: views of larger tensors."""
 
     # The base class adds every token by concatenation, which copies the whole cache at each step.
+    is_initialized: bool
     _all_keys: Tensor
     _all_values: Tensor
 

@@ -1,4 +1,4 @@
-"""One trial's time: `python tests/benchmarks/trial_speed.py MODEL [--dtype D] [--tokens N] [--rounds R] [--peer SCRIPT]`.
+"""One trial's time: `python tests/benchmarks/trial_speed.py MODEL [--dtype D] [--tokens N] [--peer SCRIPT]`.
 
 The same ablation, the same 50 + 50 prompts, turn about: our KL divergence and responses (with and without decided
 responses leaving), and the library's plain `generate` to the full length on the same edited weights, with the labels
