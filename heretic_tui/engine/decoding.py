@@ -14,11 +14,15 @@ from heretic_tui.engine.chat import Sampling
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress, TextGenerated, Tick
 from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
+from heretic_tui.engine.products import Products
 
 DECIDE_EVERY = 8
 """Steps between two looks at the texts so far."""
 COMPACT_BELOW = 0.75
 """Rows that are done leave the batch once the share still running falls below this; copying the cache costs time."""
+
+SHORTEST_OPENING = 4
+"""Tokens that all prompts must begin with for a pass of their own over them to pay."""
 
 GREEDY_BELOW = 1e-4
 """Temperature at which the likeliest token is as good as certain; dividing by less would overflow."""
@@ -47,14 +51,15 @@ class Stepper:
     """One batch being decoded: the key-value cache, the mask, and the next-token logits of the rows still in it."""
 
     def __init__(self, model: LanguageModel, batch: Encoded) -> None:
-        from transformers import DynamicCache
+        from heretic_tui.engine.roomy_cache import roomy_cache
 
         self.model = model
         self.mask = batch.mask
         self.prompt = batch.ids
-        self.cache = DynamicCache(config=model.network.config)
+        self.cache = roomy_cache(model.network.config)
+        self.products = Products(model.network, len(batch.ids))
         self.process = logits_processor(model)
-        self.logits = self._forward(batch.ids, positions(batch.mask))
+        self.logits = self._read(batch)
 
     @torch.inference_mode()
     def next_tokens(self, rows: Sequence[Sequence[int]], active: Sequence[int]) -> Tensor:
@@ -82,17 +87,53 @@ class Stepper:
         self.mask, self.prompt, self.logits = self.mask[rows], self.prompt[rows], self.logits[rows]
 
     @torch.inference_mode()
+    def _read(self, batch: Encoded) -> Tensor:
+        """Next-token logits after the prompts; tokens that all begin with are read once, in one row."""
+        from heretic_tui.engine.roomy_cache import attends_to_all, rows_of_one
+
+        opening = _opening(batch) if attends_to_all(self.cache) and "position_ids" in self.model.forward_names else []
+        if len(opening) < SHORTEST_OPENING:
+            return self._forward(batch.ids, positions(batch.mask))
+        shared = torch.tensor([opening], device=batch.ids.device)
+        self.mask = torch.ones_like(shared)
+        self._forward(shared, positions(self.mask))
+        self.cache.batch_select_indices(rows_of_one(len(batch.ids), shared.device))
+        rest = _without_opening(batch, len(opening))
+        self.mask = torch.cat([rest.mask.new_ones(len(rest.ids), len(opening)), rest.mask], dim=1)
+        return self._forward(rest.ids, positions(self.mask)[:, len(opening) :])
+
+    @torch.inference_mode()
     def _forward(self, ids: Tensor, position_ids: Tensor) -> Tensor:
         options: dict[str, Any] = {"position_ids": position_ids, "logits_to_keep": 1}
-        output = self.model.network(
-            input_ids=ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in options.items() if name in self.model.forward_names},
-        )
+        with self.products.used():
+            output = self.model.network(
+                input_ids=ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                **{name: value for name, value in options.items() if name in self.model.forward_names},
+            )
         logits: Tensor = output.logits[:, -1]
         return logits
+
+
+def _opening(batch: Encoded) -> list[int]:
+    """The tokens that every row begins with, at least one of each row left out: template and system prompt."""
+    if len(batch.ids) < 2:
+        return []
+    rows: list[list[int]] = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
+    least, greatest = min(rows), max(rows)
+    shared = next((place for place, token in enumerate(least) if greatest[place : place + 1] != [token]), len(least))
+    return least[: min(shared, min(len(row) for row in rows) - 1)]
+
+
+def _without_opening(batch: Encoded, length: int) -> Encoded:
+    """The rows without their first `length` tokens, padded on the left to the longest of what is left."""
+    width = int(batch.mask.sum(dim=1).max()) - length
+    ids, mask = batch.ids[:, -width:], batch.mask[:, -width:].clone()
+    left = batch.mask.sum(dim=1, keepdim=True) - length
+    mask[torch.arange(width, device=mask.device).expand_as(mask) < width - left] = 0
+    return Encoded(ids, mask)
 
 
 def generate(
@@ -221,8 +262,7 @@ def first_token_log_probabilities(model: LanguageModel, texts: Sequence[str], ph
 
     def compute(batch: Sequence[str], done: int) -> Job[list[Tensor]]:
         with torch.inference_mode():
-            logits = _raw_logits(model, model.encode(batch), 1)[:, -1]
-            rows = list(torch.log_softmax(logits.float(), dim=-1).cpu())
+            rows = list(torch.log_softmax(Stepper(model, model.encode(batch)).logits.float(), dim=-1).cpu())
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return rows
 
@@ -271,12 +311,13 @@ def _with_answers(model: LanguageModel, prompts: Encoded, answers: Sequence[tupl
 
 def _raw_logits(model: LanguageModel, batch: Encoded, keep: int) -> Tensor:
     options: dict[str, Any] = {"position_ids": positions(batch.mask), "logits_to_keep": keep}
-    output = model.network(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        use_cache=False,
-        **{name: value for name, value in options.items() if name in model.forward_names},
-    )
+    with Products(model.network, 0).used():
+        output = model.network(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            use_cache=False,
+            **{name: value for name, value in options.items() if name in model.forward_names},
+        )
     logits: Tensor = output.logits
     return logits[:, -keep:]
 

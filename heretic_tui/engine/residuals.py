@@ -17,6 +17,7 @@ from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
+from heretic_tui.engine.products import Products
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def _pass(model: LanguageModel, batch: Encoded, mids: Sequence[nn.Module], place
     options: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     if "position_ids" in model.forward_names:
         options["position_ids"] = positions(batch.mask)
-    with torch.inference_mode(), captured(model.layers, mids, places) as vectors:
+    products = Products(model.network, 0)
+    with torch.inference_mode(), products.used(), captured(model.layers, mids, places) as vectors:
         model.network.base_model(**options)
     return vectors
 
