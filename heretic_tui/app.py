@@ -1,6 +1,8 @@
 """The app: owns the control, the modes (one a screen) and the theme; screens do the rest."""
 
 import asyncio
+import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,12 +18,13 @@ from textual.driver import Driver
 from textual.screen import Screen
 
 from heretic_tui import themes
+from heretic_tui.anchor import Anchor, anchored
 from heretic_tui.control import Control
 from heretic_tui.engine.events import Event, StudyFinished
 from heretic_tui.formats import duration, one_line, plain
 from heretic_tui.palette import Actions, Things
 from heretic_tui.preferences import Preferences, write_preference
-from heretic_tui.screens.dialogs import Confirm
+from heretic_tui.screens.dialogs import Choose, Confirm
 from heretic_tui.screens.frame import MOMENT, SCREENS, FrameScreen
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.status_line import Status, StatusLine
@@ -83,6 +86,11 @@ class HereticApp(App[None]):
         self.memory: tuple[MemoryReading, ...] = ()
         self.memory_history: dict[str, deque[float]] = {}
         """The fractions of the last readings of each device."""
+        self.hung_up = False
+        """Whether the screen ended without the work: the terminal is gone, or was let go."""
+        self.let_go = False
+        """Whether the person left the study to itself."""
+        self.anchor = Anchor()
         super().__init__()
         self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
@@ -123,7 +131,9 @@ class HereticApp(App[None]):
             self.warn(problem)
 
     def on_mount(self) -> None:
-        """Begin to look at the engine."""
+        """Begin to look at the engine, and listen for the line to break."""
+        with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):  # not every system hangs up
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         self.set_interval(FRAME, self.look, name="engine")
         self.set_interval(GAUGE, self._gauge, name="memory")
         # What the first picture can do without waits for it.
@@ -283,24 +293,42 @@ class HereticApp(App[None]):
             self._leave(True)
             return
         title = self.control.worker.current or "job"
-        self.push_screen(
-            Confirm(
-                f"Stop the {title} and quit?",
-                "All finished trials are saved; the run can be resumed from the models screen.",
-                "Stop and quit",
-                "Stay",
-            ),
-            self._leave,
-        )
+        explanation = "All finished trials are saved; the run can be resumed from the models screen."
+        if not self.control.studying or not self.anchor.holds:
+            question = Confirm(f"Stop the {title} and quit?", explanation, "Stop and quit", "Stay")
+            self.push_screen(question, self._leave)
+            return
+        ways = {"stop": ("y", "Stop and quit"), "leave": ("d", "Let it go on"), "stay": ("n", "Stay")}
+        self.push_screen(Choose(f"Quit while the {title} runs?", explanation, ways), self._leave_so)
 
     def _leave(self, yes: bool | None) -> None:
         if yes:
             self.control.stop()
             self.exit()
 
+    def _leave_so(self, way: str | None) -> None:
+        if way == "leave":
+            self.detach()
+        else:
+            self._leave(way == "stop")
+
+    def hang_up(self) -> None:
+        """End the screen, and the screen alone: the terminal is gone, which stops no study."""
+        self.hung_up = True
+        self.exit()
+
+    def detach(self) -> None:
+        """Leave the study to itself: the shell gets its prompt back, and the study goes on."""
+        if self.anchor.holds:
+            self.let_go = True
+            self.hang_up()
+        else:
+            self.warn("The study cannot be left to itself: no shell waits for this program.")
+
     async def on_unmount(self) -> None:
         """Let the engine put its things in order."""
-        await asyncio.to_thread(self.control.worker.close, PATIENCE)
+        if not self.hung_up:
+            await asyncio.to_thread(self.control.worker.close, PATIENCE)
 
     def _keep_theme(self, name: str) -> None:
         if name == self.control.preferences.theme:
@@ -328,10 +356,17 @@ def run_app(runs_dir: Path) -> None:
     from heretic_tui.logs import log_to_file, own_terminal
     from heretic_tui.preferences import read_preferences
 
-    log_to_file()
-    app = make_app(runs_dir, read_preferences())
-    with own_terminal():
-        app.run()
+    def run(anchor: Anchor) -> None:
+        log_to_file()
+        app = make_app(runs_dir, read_preferences())
+        app.anchor = anchor
+        with own_terminal():
+            app.run()
+            if app.hung_up:
+                anchor.let_go(f"The study goes on in process {os.getpid()}. heretic-tui shows it again.")
+                app.control.go_on_alone(to_the_end=app.let_go or app.control.preferences.on_hang_up == "continue")
+
+    anchored(run)
 
 
 __all__: Sequence[str] = ("HereticApp", "make_app", "run_app")

@@ -1,5 +1,7 @@
 """What the person can ask of the engine: each action once, whatever screen, key or palette entry it comes from."""
 
+import logging
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.steering import Steered
     from heretic_tui.profile.schema import Profile, PromptSet
     from heretic_tui.profile.store import LoadedProfile
+
+logger = logging.getLogger(__name__)
 
 STUDY, LOAD, PREVIEW, MEASURE = "study", "load", "preview", "measure"
 
@@ -52,6 +56,24 @@ class Control:
             if isinstance(event, JobEnded) and event.failure:
                 self.state.say(event.failure.details, "traceback")
         return events
+
+    def go_on_alone(self, *, to_the_end: bool) -> None:
+        """See the work that is under way to its end without a screen, or only the trial that is."""
+        from heretic_tui.engine.events import TrialFinished
+        from heretic_tui.talk import CHAT
+
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        title = self.worker.current
+        logger.info("The terminal is gone; %s", f"the {title} goes on without it" if title else "nothing was under way")
+        self.worker.mailbox.close()
+        if title == CHAT:
+            self.worker.stop()
+        elif not to_the_end:
+            self.worker.stop_at(TrialFinished)
+        self.worker.wait()
+        self.worker.close(1)
+        logger.info("All is done.")
 
     # What is chosen
 

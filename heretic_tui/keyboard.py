@@ -3,6 +3,8 @@
 import codecs
 import os
 import select
+from contextlib import suppress
+from typing import Any
 
 from textual import constants
 from textual._xterm_parser import XTermParser
@@ -22,8 +24,12 @@ class QuickDriver(LinuxDriver):
         while not self.exit_event.is_set():
             readable, _, _ = select.select([self.fileno], [], [], constants.ESCAPE_DELAY)
             if readable:
-                given = os.read(self.fileno, 4096)
+                given = b""
+                with suppress(OSError):
+                    given = os.read(self.fileno, 4096)
                 if not given:  # the terminal is gone
+                    app: Any = self._app
+                    app.call_later(app.hang_up)
                     break
                 for message in parser.feed(decode(given)):
                     self.process_message(message)

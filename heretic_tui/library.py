@@ -147,6 +147,7 @@ def _stamp(run: "Run") -> object:
 
 def throw_away(path: Path) -> Path:
     """Move a run into the trash beside it and give its new place. Raises `EngineError`, also while it is worked on."""
+    from heretic_tui.engine.ownership import OWNER
     from heretic_tui.engine.run import Run
 
     trash = path.parent / TRASH
@@ -159,6 +160,7 @@ def throw_away(path: Path) -> Path:
         try:
             trash.mkdir(exist_ok=True)
             path.rename(target)
+            (target / OWNER).unlink(missing_ok=True)
         except OSError as error:
             raise write_failure(target, error) from error
     return target

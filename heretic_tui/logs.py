@@ -1,11 +1,12 @@
 """The program's log, and a terminal that belongs to the screen alone."""
 
+import io
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def log_to_file() -> None:
     root.setLevel(logging.INFO)
 
 
+class Terminal(io.TextIOWrapper):
+    """The terminal as a file; once it is gone what is written goes nowhere, so that nothing waits or fails for it."""
+
+    def write(self, text: str) -> int:
+        """Write text, if there is a terminal to show it."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Show what was written, if there is a terminal."""
+        with suppress(OSError):
+            super().flush()
+
+
 @contextmanager
 def own_terminal() -> Iterator[None]:
     """Keep the terminal for the screen: what anything else writes to standard output or error goes to the log.
@@ -54,7 +70,7 @@ def own_terminal() -> Iterator[None]:
     for stream in saved:
         if stream is not None:
             stream.flush()
-    files = [os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) for descriptor in kept]
+    files = [Terminal(open(descriptor, "wb", closefd=False), encoding="utf-8") for descriptor in kept]  # noqa: SIM115
     sys.__stdout__, sys.__stderr__ = files  # type: ignore[misc] # Textual's driver writes to these two
     os.dup2(sink, 1)
     os.dup2(sink, 2)

@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heretic_tui import paths
 
@@ -14,6 +14,7 @@ TEMPLATE = """\
 # model_folders = ["~/models"]
 # bell = false               # ring when a run ends
 # notify = false             # a desktop notification through the terminal when a run ends
+# on_hang_up = "continue"    # where the terminal is lost a study goes on; "stop" ends it after the trial under way
 
 # Other keys for an action, by its id; the help panel (?) shows the ids.
 [keys]
@@ -29,6 +30,7 @@ class Preferences:
     model_folders: tuple[Path, ...] = ()
     bell: bool = False
     notify: bool = False
+    on_hang_up: Literal["continue", "stop"] = "continue"
     keys: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -65,6 +67,8 @@ def _checked(data: dict[str, Any], path: Path) -> Preferences:
                 found = replace(found, bell=value)
             case "notify" if isinstance(value, bool):
                 found = replace(found, notify=value)
+            case "on_hang_up" if value in ("continue", "stop"):
+                found = replace(found, on_hang_up=value)
             case "keys" if isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
                 found = replace(found, keys=value)
             case _:

@@ -74,11 +74,11 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
         _say(f"There are no runs in {folder} yet. Begin one with: heretic-tui run MODEL")
         return
     table = Table(box=None, header_style="bold")
-    for name in ("run", "model", "trials", "best", "begun"):
+    for name in ("run", "state", "model", "trials", "best", "begun"):
         table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold")
     for row in rows:
         model = Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"]
-        cells = (row["run"], model, f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
+        cells = (row["run"], row["state"], model, f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
         table.add_row(*(Text(plain(str(cell))) for cell in cells))
     _print(table)
 
@@ -91,6 +91,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         best = f"trial {summary.best.trial}: {', '.join(f'{heading(name)} {score.text}' for name, score in scores)}"
     return {
         "run": summary.name,
+        "state": summary.told,
         "model": summary.model,
         "trials": summary.trials,
         "wanted": summary.wanted,

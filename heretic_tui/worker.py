@@ -62,16 +62,25 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._lock = threading.Lock()
+        self._closed = False
 
     def put(self, event: Event) -> None:
         """Add an event; takes about a microsecond, from any thread."""
         if isinstance(event, Tick):
             return
         with self._lock:
+            if self._closed:
+                return
             if event.replaceable and self._events and type(self._events[-1]) is type(event):
                 self._events[-1] = event
             else:
                 self._events.append(event)
+
+    def close(self) -> None:
+        """Let everything fall that is put in from now on: nobody reads it any more."""
+        with self._lock:
+            self._closed = True
+            self._events.clear()
 
     def take(self) -> list[Event]:
         """All unread events."""
@@ -101,6 +110,7 @@ class EngineWorker:
         self._idle.set()
         self._closing = False
         self._current: str | None = None
+        self._last: type[Event] | None = None
         self._thread = self._start()
 
     @property
@@ -131,9 +141,13 @@ class EngineWorker:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait until nothing runs or waits; returns whether that came true. For tests and scripts."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing runs or waits, at most `timeout` seconds; returns whether that came true."""
         return self._idle.wait(timeout)
+
+    def stop_at(self, kind: type[Event]) -> None:
+        """Stop the job that runs as soon as it has told an event of this kind."""
+        self._last = kind
 
     def revive(self) -> bool:
         """Start a new thread where the old one has died; returns whether it had. The loaded model is lost then."""
@@ -179,7 +193,7 @@ class EngineWorker:
         try:
             for event in job:
                 self.mailbox.put(event)
-                if self._stop.is_set() or self._closing:
+                if self._stop.is_set() or self._closing or (self._last is not None and isinstance(event, self._last)):
                     return "stopped"
         finally:
             job.close()

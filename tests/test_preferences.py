@@ -29,10 +29,11 @@ def test_without_a_file_the_defaults_hold():
 
 def test_every_setting_is_read():
     write_settings(
-        'theme = "paper"\nmodel_folders = ["/m"]\nbell = true\nnotify = true\n[keys]\n"study.pause" = "f5"\n'
+        'theme = "paper"\nmodel_folders = ["/m"]\nbell = true\nnotify = true\non_hang_up = "stop"\n'
+        '[keys]\n"study.pause" = "f5"\n'
     )
     found = read_preferences()
-    assert found == Preferences("paper", (Path("/m"),), True, True, {"study.pause": "f5"})
+    assert found == Preferences("paper", (Path("/m"),), True, True, "stop", {"study.pause": "f5"})
 
 
 @pytest.mark.parametrize("text", ["theme = ", "\x00", "theme = 'a'\ntheme = 'b'"])

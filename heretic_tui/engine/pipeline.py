@@ -37,6 +37,7 @@ from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.ownership import Pulse
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
@@ -153,9 +154,11 @@ def _study(
 
 
 def logged(run: Run, job: Job[T]) -> Job[T]:
-    """Pass a job's events on, and keep those that last in the run's log."""
+    """Pass a job's events on as signs of life, and keep those that last in the run's log."""
+    pulse = Pulse(run.path)
     try:
         while True:
+            pulse.beat()
             try:
                 event = next(job)
             except StopIteration as stop:

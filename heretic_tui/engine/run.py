@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
+from heretic_tui.engine.ownership import claimed
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
@@ -263,7 +264,8 @@ class Run:
         except OSError as error:
             raise write_failure(self.path / LOCK, error) from error
         try:
-            yield
+            with claimed(self.path):
+                yield
         finally:
             lock.release()
 

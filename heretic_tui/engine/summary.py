@@ -1,10 +1,12 @@
 """A run in a few facts, for lists of runs; a damaged one is listed too, and says what is wrong."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import best_compromise, pareto_front
+from heretic_tui.engine.ownership import Claim, State, read_claim
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.profile.problems import ProfileError
@@ -14,7 +16,10 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a list shows of a run; `begun` is a time stamp in seconds, `problem` says why the run cannot be read."""
+    """What a list shows of a run; `begun` is a time stamp in seconds, `problem` says why the run cannot be read.
+
+    `claim` tells which process works on it, or did when it died.
+    """
 
     name: str
     path: Path
@@ -25,6 +30,28 @@ class RunSummary:
     best: TrialRecord | None
     begun: float
     problem: str | None
+    claim: Claim | None = None
+
+    @property
+    def state(self) -> State:
+        """Whether it is being worked on, and if not, why."""
+        if self.claim is not None and self.claim.alive:
+            return "running"
+        if self.finished:
+            return "finished"
+        return "paused" if self.claim is None else "dead"
+
+    @property
+    def told(self) -> str:
+        """The state in words, with the process that runs it or the time at which it died."""
+        if self.claim is None or self.state in {"paused", "finished"}:
+            return self.state
+        owner = self.claim.owner
+        if self.state == "dead":
+            return f"dead since {datetime.fromtimestamp(self.claim.seen):%Y-%m-%d %H:%M}"
+        if owner.itself:
+            return "running"
+        return f"running, process {owner.process}{'' if owner.here else f' on {owner.host}'}"
 
 
 def summarize(run: Run) -> RunSummary:
@@ -41,7 +68,8 @@ def summarize(run: Run) -> RunSummary:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others must be listed
         problem = f"{run.path} is damaged ({type(error).__name__}: {error})."
     finished = problem is None and len(records) >= wanted
-    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem)
+    claim = read_claim(run.path)
+    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem, claim)
 
 
 def _begun(run: Run) -> float:

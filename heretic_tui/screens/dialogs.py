@@ -1,11 +1,12 @@
 """Small questions over a screen: yes or no, a line of text, one of a list, a text to read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
@@ -42,6 +43,40 @@ class Confirm(ModalScreen[bool]):
     def action_answer(self, yes: bool) -> None:
         """Answer with a key."""
         self.dismiss(yes)
+
+
+class Choose(ModalScreen[str | None]):
+    """Asks which of a few ways to go, each with a letter of its own; escape is none."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "answer", "None of these", id="dialog.none")]
+
+    def __init__(self, question: str, explanation: str, ways: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(classes="dialog")
+        self.question, self.explanation, self.ways = question, explanation, ways
+
+    def compose(self) -> ComposeResult:
+        """The question, and a button a way."""
+        with Vertical(classes="dialog--box"):
+            yield Label(plain(self.question), classes="dialog--title", markup=False)
+            yield Label(plain(self.explanation), markup=False)
+            with Horizontal(classes="dialog--buttons"):
+                for index, (name, (key, words)) in enumerate(self.ways.items()):
+                    yield Button(f"{words} ({key})", id=name, variant="default" if index else "primary")
+
+    def on_key(self, event: Key) -> None:
+        """Answer with a way's letter."""
+        name = next((name for name, (key, _) in self.ways.items() if key == event.key), None)
+        if name is not None:
+            event.stop()
+            self.dismiss(name)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Answer with the button."""
+        self.dismiss(event.button.id)
+
+    def action_answer(self) -> None:
+        """Go none of these ways."""
+        self.dismiss(None)
 
 
 class Ask(ModalScreen[str | None]):

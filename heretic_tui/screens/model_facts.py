@@ -175,12 +175,15 @@ def run_lines(summary: "RunSummary", live: "StudyView | None") -> list[Line]:
             Fact("begun", begun),
             Fact("folder", at_home(summary.path)),
         ]
-    state = "running" if live else "finished" if summary.finished else "paused"
+    state = "running" if live else summary.told
+    style = {"running": "$success", "dead": "$warning"}.get("running" if live else summary.state, "")
     trials, wanted = (len(live.records), live.wanted) if live else (summary.trials, summary.wanted)
     lines: list[Line] = [
         Fact("model", short_name(summary.model)),
-        Fact("state", f"{state}, {trials} of {wanted} trials", "$success" if live else ""),
+        Fact("state", f"{state}, {trials} of {wanted} trials", style),
     ]
+    if summary.state == "dead" and not live:
+        lines.append(Fact("", "Its process ended without a word; what was finished is there."))
     if summary.best is not None:
         scores = "\n".join(f"{heading(name)} {score.text}" for name, score in summary.best.scores.items())
         lines += [Fact("best", f"trial {summary.best.trial}", "$accent"), Fact("", scores)]

@@ -117,7 +117,10 @@ def run_rows(
         elif summary is not None and summary.problem is not None:
             rows.append(Row(path, (path.name, "", "broken", begun), "rows--warning"))
         else:
-            rows.append(Row(path, (path.name, best(summary), progress(summary), begun)))
+            state = "" if summary is None else summary.state
+            mark = {"running": "○ ", "dead": "✗ "}.get(state, "")
+            style = {"running": "rows--mark", "dead": "rows--warning"}.get(state, "")
+            rows.append(Row(path, (f"{mark}{path.name}", best(summary), progress(summary), begun), style))
     return rows
 
 

@@ -221,11 +221,11 @@ class ProfileScreen(ProfileValues, ProfileFiles):
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         """Show the group, or what is said of the setting."""
+        self.keep_typed()
         if event.rows.id == "groups":
             self.words = ""
             self._show_settings()
         else:
-            self.query_one(SettingForm).close()
             self._show_details()
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:

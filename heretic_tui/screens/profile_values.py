@@ -28,6 +28,9 @@ class ProfileValues(ProfileViews):
         Binding("space", "turn", "Toggle", show=False, id="profile.toggle", tooltip="Turn a flag, next choice"),
     ]
 
+    edited: "Field | None" = None
+    """The setting whose value was last typed in place."""
+
     def change(self, make: "Callable[[LoadedProfile], LoadedProfile]") -> bool:
         """Take a changed profile if nothing is wrong with it; returns whether it was."""
         draft = self.draft
@@ -94,6 +97,7 @@ class ProfileValues(ProfileViews):
             case "choice":
                 self._pick(field)
             case "word":
+                self.edited = field
                 self.query_one(SettingForm).edit(editing.written(field.value, kind))
             case _:
                 self._edit_long(field, kind)
@@ -153,6 +157,22 @@ class ProfileValues(ProfileViews):
         form = self.query_one(SettingForm)
         if form.editing and self.field is not None and self.field.key == key:
             form.complain("; ".join(problems))
+
+    def keep_typed(self) -> None:
+        """Take what is being typed as its setting's value, because another row was chosen; says where it cannot be."""
+        from heretic_tui.profile import editing
+
+        draft, field, form = self.draft, self.edited, self.query_one(SettingForm)
+        if draft is None or field is None or not form.editing:
+            return
+        text = form.text
+        form.close()
+        if text == editing.written(field.value, "word"):
+            return
+        if problems := _wrong(draft.loaded, field, "word", text):
+            self.tell(f"{field.key} keeps its value, since {text!r} was not taken: {'; '.join(problems)}", "error")
+        else:
+            self.change(lambda loaded: editing.attempt(loaded, field, text, "word"))
 
     def on_setting_form_taken(self, event: SettingForm.Taken) -> None:
         """Take the value if nothing is wrong with it, else say what is."""

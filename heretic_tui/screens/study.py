@@ -59,6 +59,7 @@ class StudyScreen(FrameScreen):
         Binding("g", "log", "Log", id="study.log", tooltip="Show or hide the log"),
         Binding("plus,equals_sign", "add", "Trials", key_display="+", id="study.add", tooltip="Add trials"),
         Binding("e", "end", "End here", show=False, id="study.end", tooltip="End the study with the trials it has"),
+        Binding("d", "detach", "Detach", show=False, id="study.detach", tooltip="Leave; the study goes on by itself"),
         Binding("z", "scale", "Scale", show=False, id="study.scale", tooltip="Scatter: automatic, log or linear"),
         Binding(
             "left", "walk(-1)", "Front, left", show=False, id="study.left", tooltip="Next on the front to the left"
@@ -286,6 +287,13 @@ class StudyScreen(FrameScreen):
             self.action_add()
         else:
             self.control.resume(study.path)
+
+    def action_detach(self) -> None:
+        """Leave the program, and the study to itself."""
+        if self.control.studying:
+            cast("HereticApp", self.app).detach()
+        else:
+            self.notify("Nothing runs that could be left to itself. q quits.", markup=False)
 
     def action_add(self) -> None:
         """Ask how many trials to add."""

@@ -179,6 +179,11 @@ class SettingForm(Container):
         """Whether a value is being typed."""
         return self.query_one(ValueInput).has_class("-shown")
 
+    @property
+    def text(self) -> str:
+        """What stands in the line."""
+        return self.query_one(ValueInput).value
+
     def edit(self, text: str) -> None:
         """Open the line over the value under the cursor."""
         line, region = self.query_one(ValueInput), self.rows.value_region()

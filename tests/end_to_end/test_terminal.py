@@ -1,67 +1,10 @@
 """The installed program on a real terminal: tmux shows what a person sees, and is sent what a person types."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import time
-import uuid
 
 import pytest
-
-PROGRAM = [sys.executable, "-m", "heretic_tui"]
-
-
-class Tmux:
-    """A tmux server of its own with one window that runs the program."""
-
-    def __init__(self, home, size, term="screen-256color"):
-        assert shutil.which("tmux"), "tmux is needed: apt-get install tmux"
-        self.name = f"heretic-tui-{uuid.uuid4().hex[:8]}"
-        self.ended = home / "ended"
-        folders = " ".join(f"XDG_{name}_HOME={home}/{name.lower()}" for name in ("CONFIG", "DATA", "STATE", "CACHE"))
-        command = f"env {folders} HF_HOME={home}/hub {' '.join(PROGRAM)}; echo $? > {self.ended}; stty -a; exec cat"
-        columns, rows = size
-        self("-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows, "-c", home, f"TERM={term} {command}")
-
-    def __call__(self, *arguments):
-        command = ["tmux", "-L", self.name, *map(str, arguments)]
-        # A size in the environment, as parallel test processes have, would stand for the terminal's own.
-        kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-        done = subprocess.run(command, capture_output=True, text=True, env={**kept, "LC_ALL": "C.UTF-8"})
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def press(self, *keys):
-        for key in keys:
-            self("send-keys", key)
-            time.sleep(0.05)
-
-    def pane(self):
-        return self("capture-pane", "-p")
-
-    def wait_for(self, pattern, seconds=30.0):
-        """Wait until the pane shows something; gives the pane."""
-        end = time.monotonic() + seconds
-        while not re.search(pattern, pane := self.pane()):
-            assert time.monotonic() < end, f"{pattern!r} did not appear:\n{pane}"
-            time.sleep(0.1)
-        return pane
-
-
-@pytest.fixture
-def tmux(tmp_path):
-    opened = []
-
-    def open_one(size, **options):
-        opened.append(Tmux(tmp_path, size, **options))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        subprocess.run(["tmux", "-L", one.name, "kill-server"], capture_output=True)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
@@ -123,11 +66,11 @@ def test_quitting_asks_while_a_study_runs(tmux):
     terminal.press("d")
     terminal.wait_for(r"[1-9]/40 trials", 90)
     terminal.press("q")
-    terminal.wait_for("Stop the study and quit")
+    terminal.wait_for("Quit while the study runs")
     terminal.press("n")
     terminal.wait_for(r"trial \d+/40")
     terminal.press("q")
-    terminal.wait_for("Stop the study and quit")
+    terminal.wait_for("Quit while the study runs")
     terminal.press("y")
     end = time.monotonic() + 15
     while not terminal.ended.exists():

@@ -121,6 +121,24 @@ def test_escape_leaves_the_old_value(tmp_path):
     drive(tmp_path, steps)
 
 
+def test_going_to_another_row_takes_what_was_typed(tmp_path):
+    async def steps(pilot, screen):
+        await type_value(pilot, screen, "batch_size", "9")
+        rows = screen.query_one(SettingRows)
+        await pilot.click(rows, offset=(4, rows.cursor - rows.scroll_offset.y + 1))
+        await until(pilot, lambda: value(screen, "batch_size") == 9)
+        assert not screen.query_one(SettingForm).editing
+        assert screen.field.key != "batch_size"
+
+        await type_value(pilot, screen, "batch_size", "-9")
+        screen.query_one("#groups", Rows).focus()
+        await pilot.press("down")
+        await until(pilot, lambda: any("'-9' was not taken: " in one.message for one in pilot.app._notifications))
+        assert value(screen, "batch_size") == 9
+
+    drive(tmp_path, steps)
+
+
 def test_space_turns_flags_and_takes_the_next_choice_and_u_takes_it_back(tmp_path):
     async def steps(pilot, screen):
         await go(pilot, screen, "allow_pickle")

@@ -1,0 +1,132 @@
+"""Who works on a run: seen by others while it lives, and told from dead when it was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+
+from heretic_tui.engine import ownership
+from heretic_tui.engine.ownership import OWNER, Pulse, claimed, read_claim
+from heretic_tui.engine.run import Run
+from heretic_tui.engine.summary import summarize
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from heretic_tui.engine.run import Run
+with Run(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(study):
+    """Another process that works on the run, which is to have more trials."""
+    study.want(9)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(study.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def rewritten(folder, **changed):
+    """The claim in a folder with some of it changed."""
+    path = folder / OWNER
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    return read_claim(folder)
+
+
+def test_a_run_that_nobody_works_on_has_no_claim(study):
+    assert read_claim(study.path) is None
+    assert summarize(study).state in {"paused", "finished"}
+
+
+def test_a_run_that_another_process_works_on_is_running_and_says_which(study, holder):
+    found = summarize(study)
+    assert found.state == "running"
+    assert found.told == f"running, process {holder.pid}"
+
+
+def test_a_run_whose_process_was_killed_is_dead_although_its_claim_stands(study, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    found = summarize(study)
+    assert not found.finished
+    assert found.state == "dead"
+    assert found.told.startswith("dead since 20")
+
+
+def test_the_next_process_takes_a_dead_run_over_and_leaves_no_claim(study, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with study.locked():
+        assert summarize(study).told == "running"
+    assert read_claim(study.path) is None
+
+
+def test_a_later_process_of_the_same_number_is_not_taken_for_the_one_that_died(tmp_path):
+    with claimed(tmp_path):
+        assert read_claim(tmp_path).alive
+        assert not rewritten(tmp_path, started="12345").alive
+
+
+def test_a_process_of_an_earlier_start_of_the_machine_is_dead(tmp_path):
+    with claimed(tmp_path):
+        assert not rewritten(tmp_path, boot="another").alive
+
+
+def test_of_a_process_on_another_machine_only_its_signs_of_life_count(tmp_path):
+    with claimed(tmp_path):
+        claim = rewritten(tmp_path, host="elsewhere", process=1, started="")
+        assert claim.alive
+        assert not claim.owner.itself
+        past = time.time() - ownership.SILENCE - 1
+        os.utime(tmp_path / OWNER, (past, past))
+        assert not read_claim(tmp_path).alive
+
+
+def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
+    with claimed(tmp_path):
+        pulse = Pulse(tmp_path)
+        past = time.time() - 1000
+        os.utime(tmp_path / OWNER, (past, past))
+        pulse.beat()
+        assert read_claim(tmp_path).seen > past + 900
+        os.utime(tmp_path / OWNER, (past, past))
+        pulse.beat()
+        assert read_claim(tmp_path).seen < past + 1
+        monkeypatch.setattr(ownership, "PULSE", 0)
+        pulse._next = 0
+        pulse.beat()
+        assert read_claim(tmp_path).seen > past + 900
+    Pulse(tmp_path).beat()  # nothing is claimed: nothing happens
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": 1}', "\x00", '{"host": "a", "more": 1}'])
+def test_a_claim_that_cannot_be_understood_is_none(tmp_path, content):
+    (tmp_path / OWNER).write_text(content)
+    assert read_claim(tmp_path) is None
+
+
+def test_a_claim_holds_facts_about_the_process_and_nothing_else(tmp_path):
+    with claimed(tmp_path):
+        assert set(asdict(read_claim(tmp_path).owner)) == {"host", "boot", "process", "started", "since"}
+
+
+def test_without_the_proc_file_system_the_start_is_asked_of_the_system(monkeypatch):
+    monkeypatch.setattr(ownership, "Path", lambda _: (_ for _ in ()).throw(OSError()))
+    assert ownership._start_of(os.getpid()).isdigit()
+    assert ownership._start_of(2**22 + 1) is None
+
+
+def test_a_folder_that_is_only_read_shows_its_claim(study, holder):
+    assert Run(study.path).records() == study.records()
+    assert read_claim(study.path).owner.process == holder.pid
