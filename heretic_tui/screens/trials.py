@@ -98,7 +98,7 @@ def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> list[str]:
 def scope(record: TrialRecord) -> str:
     """Where the trial's direction comes from: a layer, or every layer its own; and how many join it, if any."""
     index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
-    return f"{'each' if index is None else f'{index:.1f}'}{f' +{more}' if more else ''}"
+    return f"{'each' if index is None else f'{index:.1f}'}{f'+{more}' if more else ''}"
 
 
 def order_name(study: StudyView, order: Order) -> str:

@@ -301,3 +301,15 @@ def test_the_marker_is_lit_and_named(tmp_path, monkeypatch):
         assert "marker “sorry”" in text_of(app)
 
     drive(app, steps, (120, 40))
+
+
+def test_a_trial_of_several_directions_says_how_many_join():
+    from heretic_tui.engine.parameters import AblationParameters
+    from heretic_tui.engine.records import TrialRecord
+    from heretic_tui.screens import trials
+
+    def record(index, dimensions):
+        return TrialRecord(1, AblationParameters(index, {}, dimensions), {}, 1.0)
+
+    shown = [trials.scope(record(*of)) for of in ((None, 1), (12.34, 1), (None, 3), (12.34, 2))]
+    assert shown == ["each", "12.3", "each+2", "12.3+1"]
