@@ -150,8 +150,8 @@ class Profile(Table):
     )
     quantization: Literal["none", "bnb_4bit"] = setting(
         "none",
-        "How to quantize the weights while loading; bnb_4bit (NF4) needs a fourth of the memory, but leaves the head and "
-        "fused experts as they are. Exports are in full all the same, made of the model's own safetensors files.",
+        "How to quantize the weights while loading; bnb_4bit (NF4) needs a fourth of the memory, but leaves the head "
+        "and fused experts as they are. Exports are in full all the same, made of the model's own safetensors files.",
         "model",
     )
     device_map: DeviceMap = setting(
