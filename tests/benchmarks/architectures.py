@@ -27,6 +27,7 @@ from heretic_tui.engine.events import Verified
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 
 HEAD = """# Architectures
@@ -104,7 +105,7 @@ def study(architecture: str, folder: Path) -> tuple[str, ...]:
     original = result(load(str(source), Profile()))
     before = state(original)
     directions = load_directions(done.path / DIRECTIONS)
-    with ablated(original, directions, best.parameters, row_normalization=done.profile.row_normalization):
+    with ablated(original, directions, best.parameters, style_of(done.profile)):
         wanted = state(original)
     again = state(result(load(str(folder / "merged"), Profile())))
     same = all(torch.equal(again[name], tensor) for name, tensor in wanted.items())

@@ -12,6 +12,7 @@ from heretic_tui.engine.events import Note
 from heretic_tui.engine.export import export_adapter
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.style import AblationStyle
 from heretic_tui.profile.schema import Profile
 
 EVERYWHERE = Kernel(1.2, 1.0, 0.4, 5.0)
@@ -41,7 +42,7 @@ def exported(architecture, folder, **settings):
     directions = same_direction(model, unit())
     written = result(export_adapter(model, directions, RECORD, profile, folder))
     before = logits(model.network)
-    with ablated(model, directions, RECORD.parameters, row_normalization=profile.row_normalization):
+    with ablated(model, directions, RECORD.parameters, AblationStyle(profile.row_normalization)):
         ablated_weights = {name: weights.clone() for name, weights in model.network.state_dict().items()}
         after = logits(model.network)
     return model, written, before, after, ablated_weights

@@ -17,6 +17,7 @@ from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import outline
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.style import AblationStyle
 from heretic_tui.profile.schema import Profile
 
 KERNEL = Kernel(1.2, 1.0, 0.4, 5.0)
@@ -78,7 +79,7 @@ def test_unpacked_weights_are_exported_as_plain_numbers_and_that_is_told(source,
     folder, out = source(tmp_path / "source"), tmp_path / "out"
     model = result(load(str(folder), FULL))
     directions = same_direction(model, unit(width=model.facts.width))
-    with ablated(model, directions, RECORD.parameters, row_normalization="full"):
+    with ablated(model, directions, RECORD.parameters, AblationStyle("full")):
         wanted = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     events, _ = run(export_merged(model, directions, RECORD, FULL, out))
     (note,) = (event for event in events if isinstance(event, Note))

@@ -32,6 +32,7 @@ from heretic_tui.engine.loading import load
 from heretic_tui.engine.outline import outline
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
+from heretic_tui.engine.style import AblationStyle
 from heretic_tui.profile.schema import Profile
 
 KERNEL = Kernel(1.2, 1.0, 0.4, 5.0)
@@ -97,7 +98,7 @@ def test_the_vision_part_is_kept_and_the_text_part_is_the_trials(architecture, o
     model = result(load(str(source), FULL))
     assert ("ConditionalGeneration" in model.facts.architecture) == (architecture in SEEING)
     directions = same_direction(model, unit())
-    with ablated(model, directions, RECORD.parameters, row_normalization="full"):
+    with ablated(model, directions, RECORD.parameters, AblationStyle("full")):
         wanted = {writer.weight_name.rpartition("layers.")[2]: writer.weight.clone() for writer in model.writers}
     if outlined:
         model = result(outline(model.facts, str(source), FULL))
