@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.language_model import Encoded, LanguageModel
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.residuals import batch_residuals, stream_of
@@ -38,7 +39,8 @@ def update_shares(
 
     Beside it stands what is added to the share where each value is off by as much as it is large: times the relative
     rounding it is what rounding may make of the share. Both `(layers, prompts, positions)` of the `last` positions,
-    float64 on the host. `cleaned` takes v out of what enters each layer, at all positions.
+    float64 on the host. `cleaned` takes v out of what enters each layer, at all positions. Raises
+    `EngineError` where the layers carry more than one stream.
     """
     found: list[Tensor] = []
     with ExitStack() as hooks:
@@ -57,6 +59,11 @@ def _watched(layer: nn.Module, vector: Tensor, last: int, cleaned: bool, found: 
 
     def before(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         stream = stream_of(args, options)
+        if stream.ndim != 3:  # as in Gemma 3n, (stream, prompt, position, d_model)
+            raise EngineError(
+                f"The layers of this model carry {len(stream)} residual streams at once, not one.",
+                "Such an architecture is not supported yet; nothing was changed.",
+            )
         if cleaned:
             stream = clean(stream.float()).to(stream.dtype)
         entered.append(_tail(stream, last))

@@ -5,12 +5,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import WIDTH, result, run, same_weights, tiny_model, weights_of
+from tiny_models import (
+    ARCHITECTURES,
+    COMMON,
+    GEMMA,
+    VOCABULARY,
+    WIDTH,
+    result,
+    run,
+    same_weights,
+    tiny_model,
+    tiny_tokenizer,
+    weights_of,
+)
+from transformers import Gemma3nTextConfig, OPTConfig
 
 from heretic_tui.engine import discovery, pipeline, writers
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Progress
-from heretic_tui.engine.loading import load, prove
+from heretic_tui.engine.loading import assemble, load, prove
 from heretic_tui.engine.run import Run
 
 HARD = ["llama", "gpt2", "gemma3", "qwen2_moe", "gpt_oss", "bamba", "falcon", "gemma4", "lfm2"]
@@ -125,3 +138,49 @@ def test_facts_come_back_from_a_run_as_they_were(study):
     facts, settled = study.model()
     study.save_model(replace(facts, leaking=[2], leak=0.5), settled)
     assert study.model()[0] == replace(facts, leaking=[2], leak=0.5)
+
+
+def test_layers_that_carry_several_streams_are_refused(monkeypatch):
+    config = Gemma3nTextConfig(
+        **{**GEMMA, "intermediate_size": [64] * 3},
+        num_kv_shared_layers=0,
+        activation_sparsity_pattern=[0.0] * 3,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY,
+        laurel_rank=8,
+        altup_num_inputs=2,
+    )
+    monkeypatch.setitem(ARCHITECTURES, "gemma3n", lambda: config)
+    model = tiny_model("gemma3n")
+    before = weights_of(model)
+    with pytest.raises(EngineError, match="carry 2 residual streams at once"):
+        result(prove(model))
+    assert same_weights(model, before)
+
+
+def centred():
+    """A model whose post-norms take the mean away and add a bias, as no known one does."""
+    network = tiny_model("olmo2").network
+    for layer in network.model.layers:
+        for name in ("post_attention_layernorm", "post_feedforward_layernorm"):
+            norm = torch.nn.LayerNorm(WIDTH)
+            norm.weight.data, norm.bias.data = getattr(layer, name).weight.data, torch.linspace(-0.5, 0.5, WIDTH)
+            setattr(layer, name, norm)
+    return assemble("centred", network.requires_grad_(False), tiny_tokenizer())
+
+
+def normed_stream(monkeypatch):
+    """OPT as its smallest model is: the norms stand behind the additions, in the stream itself."""
+    config = OPTConfig(**COMMON, ffn_dim=64, word_embed_proj_dim=WIDTH, do_layer_norm_before=False)
+    monkeypatch.setitem(ARCHITECTURES, "opt_post", lambda: config)
+    return tiny_model("opt_post")
+
+
+@pytest.mark.parametrize("which", ["centred", "normed stream"])
+def test_norms_that_the_formula_does_not_reach_are_seen_as_a_leak(which, monkeypatch, short_profile, tmp_path):
+    model = centred() if which == "centred" else normed_stream(monkeypatch)
+    result(prove(model))
+    assert model.facts.leaking == [0, 1, 2]
+    assert model.facts.leak > 0.02
+    with pytest.raises(EngineError, match="Not all that writes into the residual stream"):
+        result(pipeline.start_study("tiny", short_profile, "short", tmp_path, given(model)))
