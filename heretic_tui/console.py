@@ -291,5 +291,5 @@ def _scores(scores: Mapping[str, Score]) -> str:
 
 
 def _scope(record: TrialRecord) -> str:
-    index = record.parameters.direction_index
-    return "per layer" if index is None else f"layer {index:4.1f}"
+    index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
+    return f"{'per layer' if index is None else f'layer {index:4.1f}'}{f' +{more}' if more else ''}"

@@ -11,6 +11,7 @@ from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
+from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
 from heretic_tui.formats import duration, heading, size
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
@@ -86,6 +87,8 @@ class StudyView:
     phases: list[events.PhaseFinished] = field(default_factory=list)
     current: int | None = None
     """The trial under way."""
+    style: AblationStyle = PLAIN
+    """What of the model its trials edit, and how."""
     front: list[TrialRecord] = field(default_factory=list, init=False)
     volumes: list[float] = field(default_factory=list, init=False)
     """The front's share of the volume after each trial; empty where that cannot be said."""
@@ -241,7 +244,12 @@ class State:
         if event.path not in self.studies:
             run = Run(event.path)
             self.studies[event.path] = StudyView(
-                event.path, run.model_name, run.profile.objectives, event.trials, phases=self.starting
+                event.path,
+                run.model_name,
+                run.profile.objectives,
+                event.trials,
+                phases=self.starting,
+                style=style_of(run.profile),
             )
         study = self.studies[event.path]
         study.wanted = event.trials
@@ -278,4 +286,5 @@ def read_study(path: Path) -> StudyView:
         run.base_scores() or {},
         {record.trial: record for record in run.records()},
         model[0].layers if model else 0,
+        style=style_of(run.profile),
     )

@@ -53,11 +53,11 @@ def _trials_table(title: str, records: Sequence[TrialRecord], marked: set[int]) 
     table.add_column("direction", justify="right")
     table.add_column("time", justify="right")
     for record in records:
-        index = record.parameters.direction_index
+        index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
         cells = [
             f"{'*' if record.trial in marked else ''}{record.trial}",
             *(record.scores[name].text for name in names),
-            "per layer" if index is None else f"{index:.1f}",
+            f"{'per layer' if index is None else f'{index:.1f}'}{f' +{more}' if more else ''}",
             duration(record.seconds),
         ]
         table.add_row(*cells, style="bold" if record.trial in marked else None)

@@ -8,7 +8,6 @@ orthonormal vectors, the rows of V, it is `W' = W - w V^T V W`.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +16,9 @@ from heretic_tui.engine.directions import Directions, orthonormal
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.output_edits import OutputEdit, at_output
 from heretic_tui.engine.parameters import AblationParameters
+from heretic_tui.engine.style import PLAIN, AblationStyle, RowNormalization
 from heretic_tui.engine.writers import Writer
 
-RowNormalization = Literal["none", "pre", "full", "columns"]
 SMALLEST_NORM = 1e-12
 SMALLEST_SHARE = 1e-5
 """Of a column that keeps a smaller share of its norm the edit has left little but rounding, which no scale mends."""
@@ -35,17 +34,18 @@ class Edit:
 
 
 def edits(
-    writers: list[Writer], directions: Directions, parameters: AblationParameters, *, gain_aware: bool = True
+    model: LanguageModel, directions: Directions, parameters: AblationParameters, style: AblationStyle = PLAIN
 ) -> list[Edit]:
-    """The edits that `parameters` ask for; writers whose weight is 0 are left out."""
+    """The edits that `parameters` ask for, in the profile's style; writers whose weight is 0 are left out."""
     found = []
-    for writer in writers:
-        kernel = parameters.kernels.get(writer.component)
-        weight = kernel.weight(writer.layer) if kernel else 0.0
+    for writer in [*model.writers, *(model.embeddings if style.embeddings else ())]:
+        weight = style.weight(parameters, writer.component, writer.layer)
         if weight == 0.0:
             continue
-        basis = directions.at(parameters.direction_index, writer.layer)[None]
-        if gain_aware and writer.gain is not None:
+        # Embeddings have no direction of their own: every prompt ends in the same token, so the two sets do not differ.
+        layer = max(writer.layer, 0)
+        basis = directions.basis(parameters.direction_index, layer, parameters.subspace_dimensions)
+        if style.gain_aware and writer.gain is not None:
             # With y the writer's output the update is g * y / rms(y), and v . (g * y) = (g * v) . y.
             basis = orthonormal(writer.gain.to(basis.device) * basis)
         found.append(Edit(writer, basis, weight))
@@ -121,12 +121,7 @@ def ablated_bias(bias: Tensor, basis: Tensor, weight: float) -> Tensor:
 
 @contextmanager
 def ablated(
-    model: LanguageModel,
-    directions: Directions,
-    parameters: AblationParameters,
-    *,
-    row_normalization: RowNormalization = "none",
-    gain_aware: bool = True,
+    model: LanguageModel, directions: Directions, parameters: AblationParameters, style: AblationStyle = PLAIN
 ) -> Iterator[None]:
     """Hold the model ablated; on leaving, every weight is bit for bit what it was.
 
@@ -134,8 +129,8 @@ def ablated(
     packed in 4 bits, the edits act on what their modules put out.
     """
     with ExitStack() as held:
-        for edit in edits(model.writers, directions, parameters, gain_aware=gain_aware):
-            held.enter_context(_held(model, edit, row_normalization))
+        for edit in edits(model, directions, parameters, style):
+            held.enter_context(_held(model, edit, style.row_normalization))
         yield
 
 
@@ -210,7 +205,8 @@ def low_rank(
 ) -> LowRank:
     """Factors of the edit of `matrix` `(out, in)`, float32: exact for none and pre, by SVD for the others.
 
-    Exact factors have the rank of the edit's basis. By SVD the rank is `rank`, or where an `error` is given the smallest at which the factors are no further off.
+    Exact factors have the rank of the edit's basis. By SVD it is `rank` and one more for each further direction,
+    or where an `error` is given the smallest at which the factors are no further off.
     """
     basis = edit.basis.to(matrix)
     if row_normalization == "none":
@@ -221,8 +217,7 @@ def low_rank(
     delta = ablate(matrix, basis, edit.weight, row_normalization) - matrix
     u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     errors = errors_by_rank(s)
-    if error is not None:
-        rank = int((errors > error).sum())
+    rank = rank + len(basis) - 1 if error is None else int((errors > error).sum())
     rank = min(rank, len(s))
     root = s[:rank].sqrt()
     return LowRank(edit.writer, u[:, :rank] * root, root[:, None] * vt[:rank], float(errors[rank]))

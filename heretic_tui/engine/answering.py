@@ -27,6 +27,7 @@ from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.steering import Given, OfComponent, OfLayer, Saved, Source, Steered, check_layers
 from heretic_tui.engine.stream_edits import Change, adding, adding_relative, changed, removing, rotating
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 
 Held = AbstractContextManager[None]
@@ -97,14 +98,7 @@ def held(model: LanguageModel, run: Run | None, candidate: Candidate) -> Held:
             return nullcontext()
         case OfTrial(trial):
             run = _needed(run, candidate.label)
-            profile, parameters = run.profile, run.record(trial).parameters
-            return ablated(
-                model,
-                _directions(model, run),
-                parameters,
-                row_normalization=profile.row_normalization,
-                gain_aware=profile.gain_aware,
-            )
+            return ablated(model, _directions(model, run), run.record(trial).parameters, style_of(run.profile))
         case Steered():
             check_layers(candidate.layers or (), model.facts.layers)
             return changed(model.layers, _change(model, run, candidate), candidate.layers)

@@ -1,6 +1,7 @@
 """Batches: work through prompts as many at a time as memory allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from heretic_tui.engine.background import Job
@@ -42,3 +43,13 @@ def in_batches(
         # Only here is the failed batch's traceback, and with it its tensors, out of scope.
         release_memory()
     return results
+
+
+@contextmanager
+def one_at_a_time(model: LanguageModel) -> Iterator[None]:
+    """Hold the model at a batch size of one, so that nothing is padded."""
+    before, model.batch_size = model.batch_size, 1
+    try:
+        yield
+    finally:
+        model.batch_size = before

@@ -36,14 +36,17 @@ from heretic_tui.engine.merging import (
     write_side_files,
 )
 from heretic_tui.engine.origins import UnknownOrigin, origins
+from heretic_tui.engine.parameters import EMBEDDINGS
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.style import style_of
 from heretic_tui.engine.verification import Verification, place
 from heretic_tui.engine.verification import verify as verify_export
 from heretic_tui.profile.schema import Profile
 
 REPORT = "heretic-tui-export.json"
 """What the file that tells what was exported and checked is called."""
+LORA_NAMES = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def export_merged(
     kept = max_shard_size is None and profile.max_shard_size == Profile().max_shard_size
     _spare_source(model, to)
     check_source(model)
-    found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
+    found = edits(model, directions, record.parameters, style_of(profile))
     with written_aside(to) as folder:
         card = model_card(model, record, profile, "merged")
         verified, why = None, "the model does not come from safetensors files"
@@ -245,14 +248,15 @@ def ablated_states(
     with torch.no_grad():
         plain = dict(model.network.state_dict())
         held = dict(plain)
-        for edit in edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware):
+        for edit in edits(model, directions, record.parameters, style_of(profile)):
             report(Tick())
             writer = edit.writer
             bias = None if writer.bias is None else writer.bias.detach()
             weight, bias = edited_parameters(
                 edit, writer.weight.detach(), bias, profile.row_normalization, transposed=writer.transposed
             )
-            held[writer.weight_name] = weight.to("cpu", writer.weight.dtype).contiguous()
+            made = weight.to("cpu", writer.weight.dtype).contiguous()
+            held |= dict.fromkeys((writer.weight_name, *writer.tied), made)
             if writer.bias is not None and writer.bias_name is not None and bias is not None:
                 held[writer.bias_name] = bias.to("cpu", writer.bias.dtype)
         if dtype is None:
@@ -379,7 +383,7 @@ def _write_adapter(
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    found = edits(model.writers, directions, record.parameters, gain_aware=profile.gain_aware)
+    found = edits(model, directions, record.parameters, style_of(profile))
     biased = [edit.writer.name for edit in found if edit.writer.bias is not None]
     if biased:
         raise EngineError(
@@ -389,6 +393,12 @@ def _write_adapter(
     if any(edit.writer.matrix.ndim > 2 for edit in found):
         raise EngineError(
             "Fused experts are among the edited weights, and they cannot be written as an adapter yet.",
+            "Export the merged model instead.",
+        )
+    if tied := [edit.writer for edit in found if edit.writer.tied]:
+        raise EngineError(
+            f"The embeddings of {model.name} are ablated, and they are its output head too; an adapter would change "
+            f"one of the two alone ({tied[0].weight_name}, {tied[0].tied[0]}).",
             "Export the merged model instead.",
         )
     if not found:
@@ -407,7 +417,7 @@ def _write_adapter(
         task_type="CAUSAL_LM",
         target_modules=[factor.writer.name for factor in factors],
         base_model_name_or_path=model.name,
-        fan_in_fan_out=any(factor.writer.transposed for factor in factors),
+        fan_in_fan_out=any(factor.writer.transposed for factor in factors if factor.writer.component != EMBEDDINGS),
         inference_mode=True,
     )
     if model.facts.revision:
@@ -430,8 +440,10 @@ def _adapter_tensors(factors: list[LowRank], rank: int, dtype: str | None) -> di
         prefix = f"base_model.model.{factor.writer.name}"
         down = torch.nn.functional.pad(factor.down, (0, 0, 0, padding))
         up = torch.nn.functional.pad(factor.up, (0, padding))
-        tensors[f"{prefix}.lora_A.weight"] = down.to(wanted).contiguous()
-        tensors[f"{prefix}.lora_B.weight"] = up.to(wanted).contiguous()
+        # What PEFT calls the factors of a layer: modules of a linear one, parameters of a table of embeddings.
+        names = ("lora_embedding_A", "lora_embedding_B") if factor.writer.component == EMBEDDINGS else LORA_NAMES
+        for name, tensor in zip(names, (down, up), strict=True):
+            tensors[f"{prefix}.{name}"] = tensor.to(wanted).contiguous()
     return tensors
 
 
@@ -449,20 +461,35 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
     scores = "\n".join(f"| {_title(name)} | {_figure(score)} |" for name, score in record.scores.items())
     settings = {
         "direction_index": record.parameters.direction_index,
+        "subspace_dimensions": record.parameters.subspace_dimensions,
+        "passes": profile.passes,
         "row_normalization": profile.row_normalization,
         "orthogonalize_direction": profile.orthogonalize_direction,
+        "ablated_components": profile.ablated_components,
+        "ablated_layers": profile.ablated_layers,
+        "ablate_embeddings": profile.ablate_embeddings,
         "kernels": record.parameters.as_json(),
     }
+    where = style_of(profile).words
     front = f"---\nbase_model: {json.dumps(model.name)}\ntags:\n- abliterated\n- directional-ablation\n---\n"
     kind = "A PEFT adapter for" if form == "adapter" else "An ablated version of"
     return (
         f"{front}\n# {kind} {model.name}\n\n"
-        "Made by directional ablation: a direction of the residual stream was taken out of the weights "
-        "that write it.\n"
+        f"Made by directional ablation: {_taken(record, profile)} taken out of the weights "
+        f"that write it{f' ({where})' if where else ''}.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"
         f"What writes into the residual stream: {model.facts.coverage}.\n\n"
         f"| score | value |\n| --- | --- |\n{scores}\n\n## Parameters\n\n"
         f"```json\n{json.dumps(settings, indent=2)}\n```\n"
+    )
+
+
+def _taken(record: TrialRecord, profile: Profile) -> str:
+    count = record.parameters.subspace_dimensions + profile.passes - 1
+    return (
+        "a direction of the residual stream was"
+        if count == 1
+        else f"up to {count} directions of the residual stream were"
     )
 
 

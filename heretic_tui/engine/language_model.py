@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.engine.writers import Writer
+from heretic_tui.engine.writers import Writer, find_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,6 +75,11 @@ class LanguageModel:
         """The weights' dtype."""
         dtype: torch.dtype = self.network.dtype
         return dtype
+
+    @cached_property
+    def embeddings(self) -> list[Writer]:
+        """The tables of embeddings that write into the residual stream; a profile says whether they are ablated."""
+        return find_embeddings(self.network, self.facts.width)
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:

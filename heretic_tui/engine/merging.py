@@ -10,20 +10,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from heretic_tui.engine.ablation import Edit, RowNormalization, edited
+from heretic_tui.engine.ablation import Edit, edited
 from heretic_tui.engine.background import Report
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress, Tick
 from heretic_tui.engine.four_bits import is_four_bit, unpacked, was_transposed
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.origins import Origin, UnknownOrigin, assemble, origins, take_apart
+from heretic_tui.engine.style import RowNormalization
 from heretic_tui.engine.verification import Verification, failed
 from heretic_tui.engine.weight_files import (
     DTYPES,
@@ -85,7 +86,8 @@ def plan(model: LanguageModel, edits: list[Edit], folder: Path, dtype: str | Non
     sources = {span.name: span for sheet in sheets for span, _ in sheet.moves}
     found = origins(model.network, sources)
     wanted = {}
-    for name in (name for edit in edits for name in (edit.writer.weight_name, edit.writer.bias_name)):
+    placed = [one for edit in edits for one in _by_stored_name(edit, found)]
+    for name in (name for edit in placed for name in (edit.writer.weight_name, edit.writer.bias_name)):
         if name is None:
             continue
         if name not in found:
@@ -93,7 +95,15 @@ def plan(model: LanguageModel, edits: list[Edit], folder: Path, dtype: str | Non
         if packed := [part for part in found[name].names if sources[part].dtype not in DTYPES]:
             raise UnknownOrigin(f"{packed[0]} is stored as {sources[packed[0]].dtype}")
         wanted[name] = found[name]
-    return Merge(sheets, edits, wanted)
+    return Merge(sheets, placed, wanted)
+
+
+def _by_stored_name(edit: Edit, found: Mapping[str, Origin]) -> list[Edit]:
+    """An edit of a tied weight by each of its names that the source stores; of others the edit itself."""
+    names = [name for name in (edit.writer.weight_name, *edit.writer.tied) if name in found]
+    if not edit.writer.tied or not names:
+        return [edit]
+    return [replace(edit, writer=replace(edit.writer, weight_name=name)) for name in names]
 
 
 def write_merge(

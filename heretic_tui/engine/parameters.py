@@ -9,7 +9,10 @@ from typing import Any
 
 ATTENTION = "attn.o_proj"
 MLP = "mlp.down_proj"
+EMBEDDINGS = "embed_tokens"
 """The components: what a kernel is named after, in journals too."""
+BEFORE_LAYERS = -1
+"""Where the embeddings stand among the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +34,33 @@ class Kernel:
             return 0.0
         return self.max_weight + (distance / self.min_weight_distance) * (self.min_weight - self.max_weight)
 
+    @staticmethod
+    def of_embeddings(weight: float) -> "Kernel":
+        """The kernel that has a weight at the embeddings, and none in any layer."""
+        return Kernel(weight, float(BEFORE_LAYERS), 0.0, 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class AblationParameters:
     """One point of the search space.
 
     `direction_index` is a float between two layers for one global direction, or None where every layer
-    is ablated along its own; `kernels` maps a component such as `attn.o_proj` to its kernel.
+    is ablated along its own; `kernels` maps a component such as `attn.o_proj` to its kernel. With more
+    `subspace_dimensions` than one, directions of the best layers are ablated beside that one.
     """
 
     direction_index: float | None
     kernels: Mapping[str, Kernel]
+    subspace_dimensions: int = 1
 
     def as_json(self) -> dict[str, dict[str, float]]:
         """The kernels as plain dictionaries, in the form of the journal's `parameters` attribute."""
         return {component: asdict(kernel) for component, kernel in self.kernels.items()}
 
     @staticmethod
-    def from_json(direction_index: float | None, kernels: Mapping[str, Mapping[str, Any]]) -> "AblationParameters":
-        """Rebuild parameters from the journal's `direction_index` and `parameters` attributes."""
-        return AblationParameters(direction_index, {name: Kernel(**fields) for name, fields in kernels.items()})
+    def from_json(
+        direction_index: float | None, kernels: Mapping[str, Mapping[str, Any]], subspace_dimensions: int = 1
+    ) -> "AblationParameters":
+        """Rebuild parameters from the journal's attributes; the reference tool's have no `subspace_dimensions`."""
+        found = {name: Kernel(**fields) for name, fields in kernels.items()}
+        return AblationParameters(direction_index, found, subspace_dimensions)

@@ -11,19 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.answering import chat
-from heretic_tui.engine.background import Job, Report, in_background
+from heretic_tui.engine.background import Job
 from heretic_tui.engine.batch_size import choose_batch_size
-from heretic_tui.engine.directions import (
-    Directions,
-    centre,
-    load_directions,
-    measure_directions,
-    save_directions,
-)
+from heretic_tui.engine.direction_finding import find_directions, residual_sets
+from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import (
@@ -40,21 +33,20 @@ from heretic_tui.engine.events import (
 )
 from heretic_tui.engine.export import check_target, export_adapter, export_merged, shard_bytes
 from heretic_tui.engine.export_scores import measure_export
-from heretic_tui.engine.inspection.capture import capture_sets
 from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
-from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
+from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
-from heretic_tui.engine.residuals import residual_mean
 from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -99,8 +91,14 @@ def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[Language
 
 
 def check_coverage(model: LanguageModel, profile: Profile) -> None:
-    """Raise `EngineError` where the model cannot be ablated whole, unless the profile allows a leak."""
-    facts = model.facts
+    """Raise `EngineError` where the model cannot be ablated as the profile asks, or not whole without its leave."""
+    facts, style = model.facts, style_of(profile)
+    style.check(facts)
+    if style.embeddings and not model.embeddings:
+        raise EngineError(
+            f"{facts.name} has no table of embeddings that is as wide as its residual stream.",
+            "Set ablate_embeddings to false.",
+        )
     if any(writer.unreadable for writer in model.writers):
         raise EngineError(
             f"The weights of {facts.name} are packed in a few bits, and of packed weights only those of bitsandbytes "
@@ -154,6 +152,8 @@ def _study(
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
+        if run.profile.ablate_embeddings and (both := [one.weight_name for one in model.embeddings if one.tied]):
+            yield Note(f"The embeddings are the output head too: the head is ablated with them ({', '.join(both)}).")
         directions = yield from prepare(model, run, material)
         base = yield from measure_baseline(model, run, material.scoreboard)
         yield from optimize(model, run, material.scoreboard, directions, base, search)
@@ -190,7 +190,7 @@ def prepare(model: LanguageModel, run: Run, material: Material) -> Job[Direction
     path = run.path / DIRECTIONS
     if path.is_file():
         return load_directions(path)
-    directions = yield from find_directions(model, run, material.good, material.bad)
+    directions = yield from _directions(model, run, material.good, material.bad)
     save_directions(path, directions)
     if run.profile.print_residual_geometry:
         yield from geometry_of(run)
@@ -225,22 +225,15 @@ def settle(model: LanguageModel, profile: Profile, good: Sequence[Prompt], bad: 
     return Settled(model.batch_size, model.response_prefix)
 
 
-def find_directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad: Sequence[Prompt]) -> Job[Directions]:
+def _directions(model: LanguageModel, run: Run, good: Sequence[Prompt], bad: Sequence[Prompt]) -> Job[Directions]:
     """Measure the residual vectors of both sets and the directions between their centres."""
     profile = run.profile
     began = time.perf_counter()
-    texts = templated(model, good), templated(model, bad)
-    keep = profile.save_residuals or profile.plot_residuals or profile.print_residual_geometry
-    if keep or profile.direction_estimator == "geometric_median":
-        sets = yield from capture_sets(model, texts[0], texts[1], profile.winsorization_quantile)
-        if keep:
-            save_residual_sets(residuals_path(run), sets)
-        directions = yield from directions_of(sets, profile)
-    else:
-        quantile = profile.winsorization_quantile
-        good_mean = yield from residual_mean(model, texts[0], "residuals of good prompts", quantile)
-        bad_mean = yield from residual_mean(model, texts[1], "residuals of bad prompts", quantile)
-        directions = measure_directions(good_mean, bad_mean, projected=profile.orthogonalize_direction)
+    texts, sets = (templated(model, good), templated(model, bad)), None
+    if profile.save_residuals or profile.plot_residuals or profile.print_residual_geometry:
+        sets = yield from residual_sets(model, texts, profile)
+        save_residual_sets(residuals_path(run), sets)
+    directions = yield from find_directions(model, texts, profile, sets)
     result = f"{len(good)} + {len(bad)} prompts, {model.facts.layers} layers"
     yield PhaseFinished("directions", time.perf_counter() - began, result)
     return directions
@@ -260,16 +253,6 @@ def plot(run: Run) -> Job[None]:
 def templated(model: LanguageModel, prompts: Sequence[Prompt]) -> list[str]:
     """The texts that the model sees for prompts."""
     return [model.template(prompt.text, prompt.system_prompt) for prompt in prompts]
-
-
-def directions_of(sets: ResidualSets, profile: Profile) -> Job[Directions]:
-    """The directions between both sets' centres, as the profile wants them."""
-
-    def compute(_: Report) -> Directions:
-        centres = [centre(torch.from_numpy(vectors), profile.direction_estimator) for vectors in (sets.good, sets.bad)]
-        return measure_directions(*centres, projected=profile.orthogonalize_direction)
-
-    return (yield from in_background(compute))
 
 
 def measure_baseline(model: LanguageModel, run: Run, scoreboard: Scoreboard) -> Job[dict[str, Score]]:
@@ -306,13 +289,7 @@ def optimize(
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
-            with ablated(
-                model,
-                directions,
-                suggestion.parameters,
-                row_normalization=profile.row_normalization,
-                gain_aware=profile.gain_aware,
-            ):
+            with ablated(model, directions, suggestion.parameters, style_of(profile)):
                 measurement = yield from scoreboard.measure(model, f"trial {suggestion.trial}")
             run.save_responses(suggestion.trial, measurement.responses)
             record = search.tell(suggestion, measurement.scores, base, time.perf_counter() - started)

@@ -98,6 +98,7 @@ class TrialRecord:
             "scores": {name: score.as_json() for name, score in self.scores.items()},
             "direction_index": self.parameters.direction_index,
             "parameters": self.parameters.as_json(),
+            "subspace_dimensions": self.parameters.subspace_dimensions,
             "seconds": round(self.seconds, 3),
             **({"ended_early": True} if self.ended_early else {}),
         }

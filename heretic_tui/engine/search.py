@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
-from heretic_tui.engine.parameters import MLP, AblationParameters, Kernel
+from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
+from heretic_tui.engine.style import style_of
+from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
     import optuna
 
 STUDY_NAME = "heretic"
+SUBSPACE = "subspace_dimensions"
+"""Our own parameter and attribute: in a journal only where a profile asks for subspaces."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,13 @@ class Search:
             # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
             self.study.sampler = _sampler(self.profile, number)
             handle = self.study.ask()
-            parameters = suggest(handle, components, layers - 1)
+            style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
+            parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
             handle.set_user_attr("index", number)
             handle.set_user_attr("direction_index", parameters.direction_index)
             handle.set_user_attr("parameters", parameters.as_json())
+            if parameters.subspace_dimensions != 1:
+                handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
         return Suggestion(number, parameters, handle)
 
     def tell(
@@ -118,23 +124,37 @@ def _shown(score: Score) -> dict[str, Any]:
     return {**score.as_json(), "rich_display": score.text, "md_display": score.text}
 
 
-def suggest(trial: "optuna.trial.Trial", components: Sequence[str], last: int) -> AblationParameters:
+def suggest(
+    trial: "optuna.trial.Trial",
+    components: Sequence[str],
+    last: int,
+    dimensions: int | str = 1,
+    layers: Sequence[int] | None = None,
+) -> AblationParameters:
     """Sample one point of the search space; `last` is the index of the last decoder layer.
 
-    The direction index is sampled whatever the scope, so that a multivariate sampler always sees one space. An
-    MLP weight of exactly 0 is reachable: its range begins below 0 and is clamped there.
+    Where only some `layers` are ablated, the peak is sought among them. The direction index is sampled whatever the
+    scope, so that a multivariate sampler always sees one space. A weight of exactly 0 is reachable for the MLP and for
+    the embeddings: the range begins below 0 and is clamped there. The dimensions of the subspace are part of the space
+    only where they are to be searched.
     """
     scope = trial.suggest_categorical("direction_scope", ["global", "per layer"])
     index = trial.suggest_float("direction_index", 0.4 * last, 0.9 * last)
+    peaks = (float(min(layers)), float(max(layers))) if layers else (0.6 * last, 1.0 * last)
     kernels = {}
     for component in components:
-        low = -0.25 if component == MLP else 0.8
+        low = -0.25 if component in {MLP, EMBEDDINGS} else 0.8
         peak = max(0.0, trial.suggest_float(f"{component}.max_weight", low, 1.5))
-        position = trial.suggest_float(f"{component}.max_weight_position", 0.6 * last, 1.0 * last)
+        if component == EMBEDDINGS:
+            kernels[component] = Kernel.of_embeddings(peak)
+            continue
+        position = trial.suggest_float(f"{component}.max_weight_position", *peaks)
         fraction = trial.suggest_float(f"{component}.min_weight", 0.0, 1.0)
         distance = trial.suggest_float(f"{component}.min_weight_distance", 1.0, max(1.0, 0.6 * last))
         kernels[component] = Kernel(peak, position, fraction * peak, distance)
-    return AblationParameters(index if scope == "global" else None, kernels)
+    if not isinstance(dimensions, int):
+        dimensions = trial.suggest_int(SUBSPACE, 1, MOST_DIMENSIONS)
+    return AblationParameters(index if scope == "global" else None, kernels, dimensions)
 
 
 def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mapping[str, Score]) -> list[float]:
@@ -236,7 +256,9 @@ def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
             continue
         yield TrialRecord(
             trial=int(attributes["index"]),
-            parameters=AblationParameters.from_json(attributes.get("direction_index"), attributes["parameters"]),
+            parameters=AblationParameters.from_json(
+                attributes.get("direction_index"), attributes["parameters"], int(attributes.get(SUBSPACE, 1))
+            ),
             scores=_scores(attributes),
             seconds=float(attributes.get("seconds") or _duration(trial)),
             ended_early=bool(attributes.get("ended_early", False)),

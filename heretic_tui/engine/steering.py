@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from heretic_tui.engine.errors import EngineError
+from heretic_tui.layer_ranges import EXAMPLES as EXAMPLE_LAYERS
+from heretic_tui.layer_ranges import NoLayers, layers_of, shown_layers
 
 if TYPE_CHECKING:
     from heretic_tui.engine.inspection.direction import Direction
@@ -142,17 +144,6 @@ def usual_layers(operation: Operation, direction: Source, layers: int) -> tuple[
 # Layers as text
 
 
-def shown_layers(layers: tuple[int, ...]) -> str:
-    """Layers as ranges: `3, 8-20`."""
-    spans: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if spans and layer == spans[-1][1] + 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in spans)
-
-
 def read_layers(text: str, count: int = 0) -> tuple[int, ...] | None:
     """Layers from `all`, `14`, `8-20` or `3, 8-20`; None is all. `count` layers there are, 0 is not known.
 
@@ -160,15 +151,12 @@ def read_layers(text: str, count: int = 0) -> tuple[int, ...] | None:
     """
     if text.strip().casefold() in {"all", EVERYWHERE}:
         return None
-    found: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:[-–]\s*(\d{1,4})\s*)?", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-        if last < first:
-            raise EngineError(f"“{part.strip()}” names no layers.", "Write all, 14, 8-20, or 3, 8-20.")
-        found.update(range(first, last + 1))
-    check_layers(tuple(found), count)
-    return tuple(sorted(found))
+    try:
+        layers = layers_of(text)
+    except NoLayers as error:
+        raise EngineError(f"“{error}” names no layers.", f"Write all, {EXAMPLE_LAYERS}.") from error
+    check_layers(layers, count)
+    return layers
 
 
 def check_layers(layers: tuple[int, ...], count: int) -> None:

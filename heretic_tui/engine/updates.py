@@ -19,6 +19,7 @@ from heretic_tui.engine.language_model import Encoded, LanguageModel
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.residuals import batch_residuals, stream_of
 from heretic_tui.engine.stream_edits import removing
+from heretic_tui.engine.style import AblationStyle
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def fully_ablated(model: LanguageModel, directions: Directions, *, gain_aware: b
     """Hold every writer ablated at weight 1 for its layer's own direction; on leaving, every weight is put back."""
     full = Kernel(1.0, 0.0, 1.0, float(len(model.layers)))
     everywhere = AblationParameters(None, {ATTENTION: full, MLP: full})
-    with ablated(model, directions, everywhere, gain_aware=gain_aware):
+    with ablated(model, directions, everywhere, AblationStyle(gain_aware=gain_aware)):
         yield
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.four_bits import is_four_bit, unpacked
-from heretic_tui.engine.parameters import ATTENTION, MLP
+from heretic_tui.engine.parameters import ATTENTION, BEFORE_LAYERS, EMBEDDINGS, MLP
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ class Writer:
 
     `weight` is `(out, in)`, or `(expert, out, in)` where experts are fused; `transposed` ones lie with the last two
     swapped. `name` is that of the module or, for fused experts, of the parameter; `weight_name` and `bias_name` are
-    those of the parameters. `gain` is the post-norms' gain `(d_model,)` or None.
+    those of the parameters; `tied` names others that share the weight's memory. `gain` is the post-norms' gain
+    `(d_model,)` or None.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Writer:
     bias_name: str | None
     transposed: bool
     gain: Tensor | None
+    tied: tuple[str, ...] = ()
 
     @property
     def matrix(self) -> Tensor:
@@ -154,6 +156,42 @@ def find_writers(network: nn.Module, layers: Iterable[nn.Module], width: int) ->
             "This architecture is not supported yet; nothing was changed.",
         )
     return found
+
+
+def find_embeddings(network: nn.Module, width: int) -> list[Writer]:
+    """The table of input embeddings, and that of learned positions beside it; empty where none is `width` wide.
+
+    A table `(token, d_model)` is a writer that lies transposed: it writes one of its rows.
+    """
+    table = getattr(network, "get_input_embeddings", lambda: None)()
+    place = next((name for name, module in network.named_modules() if module is table), None)
+    if table is None or place is None:
+        return []
+    owner = place.rpartition(".")[0]
+    parameters = list(network.named_parameters(remove_duplicate=False))
+    found = []
+    for leaf, module in network.get_submodule(owner).named_children():
+        if not isinstance(module, nn.Embedding) or module.weight.shape[-1] != width:
+            continue
+        name = f"{owner}.{leaf}".removeprefix(".")
+        found.append(
+            Writer(
+                name=name,
+                component=EMBEDDINGS,
+                kind="embeddings" if module is table else "position embeddings",
+                layer=BEFORE_LAYERS,
+                weight=module.weight,
+                weight_name=f"{name}.weight",
+                bias=None,
+                bias_name=None,
+                transposed=True,
+                gain=None,
+                tied=tuple(
+                    other for other, weight in parameters if weight is module.weight and other != f"{name}.weight"
+                ),
+            )
+        )
+    return found if any(writer.weight is table.weight for writer in found) else []
 
 
 def _row(place: str) -> Row | None:

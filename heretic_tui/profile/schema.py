@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from heretic_tui.layer_ranges import EXAMPLES, NoLayers, layers_of
 from heretic_tui.profile import forms
 from heretic_tui.profile.fields import NO_MEANING, NOT_USED, Table, refuse, setting
 from heretic_tui.profile.markers import DEFAULT_REFUSAL_MARKERS
@@ -78,13 +79,39 @@ def _size_or_bytes(value: Any) -> Any:
     return value
 
 
+def _dimensions(value: Any) -> Any:
+    if value != "search" and (
+        isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_DIMENSIONS
+    ):
+        refuse(f'expected a whole number from 1 to {MOST_DIMENSIONS}, or "search"')
+    return value
+
+
 def _flag_or_text(value: Any) -> Any:
     if not isinstance(value, bool | str | None):
         refuse("expected true, false or text")
     return value
 
 
+def _layers(text: str) -> str:
+    try:
+        layers_of(text)
+    except NoLayers:
+        refuse(f"expected layers such as {EXAMPLES}")
+    return text
+
+
+def _listed(value: Any) -> Any:
+    """A single range may stand without the brackets of a list."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [str(value)]
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Layers = Annotated[str, AfterValidator(_layers)]
+LayerRanges = Annotated[list[Layers] | None, BeforeValidator(_listed)]
 Size = Annotated[str, AfterValidator(_size)]
+Dimensions = Annotated[int | str, BeforeValidator(_dimensions)]
 SizeOrBytes = Annotated[str | int, BeforeValidator(_size_or_bytes)]
 DeviceMap = Annotated[str | dict[str, int | str], BeforeValidator(_text_or_table)]
 FlagOrText = Annotated[bool | str | None, BeforeValidator(_flag_or_text)]
@@ -99,6 +126,9 @@ class Benchmark(Table):
     name: str = setting("", "The task's name for people.")
     description: str = setting("", "What the task measures.")
 
+
+MOST_DIMENSIONS = 5
+"""Of a subspace; in published work five directions already cost smaller models their coherence."""
 
 BENCHMARKS = (
     ("agieval", "AGIEval", "exam questions"),
@@ -228,11 +258,38 @@ class Profile(Table):
         gt=0,
         le=1,
     )
+    token_position: int = setting(
+        -1,
+        "Which token residual vectors are taken at, counted from the end of the prompt in its template: -1 is the "
+        "last, where the response begins, and earlier ones belong to the template's own end.",
+        "directions",
+        ge=-8,
+        le=-1,
+    )
+    sequential_extraction: bool = setting(
+        False,
+        "Take residual vectors one prompt at a time, so that no prompt is padded. Slower; may be slightly better.",
+        "directions",
+    )
+    passes: int = setting(
+        1,
+        "How often directions are measured. From the second time on the model is held ablated along what was found "
+        "before, and what still sets the bad prompts apart is ablated too: for models that refuse in a second way.",
+        "directions",
+        ge=1,
+        le=3,
+    )
     save_residuals: bool = setting(
         False, "Keep every prompt's residual vectors in the run's folder, for the inspector.", "directions"
     )
 
     # ablation
+    subspace_dimensions: Dimensions = setting(
+        1,
+        f"How many directions are ablated together (1 to {MOST_DIMENSIONS}): the trial's own, and those of the layers "
+        'where the two sets lie best apart. With "search" every trial tries a number.',
+        "ablation",
+    )
     row_normalization: Literal["none", "pre", "full", "columns"] = setting(
         "full",
         "What keeps its length in an edited weight: nothing (none), the edit is made on rows of length 1 (pre), each "
@@ -242,7 +299,11 @@ class Profile(Table):
         default_1_4="none",
     )
     full_normalization_lora_rank: int = setting(
-        3, "Rank of the adapter that stands for an edit with row_normalization full or columns.", "ablation", ge=1
+        3,
+        "Rank of the adapter that stands for an edit with row_normalization full or columns; each further direction of "
+        "a subspace adds one.",
+        "ablation",
+        ge=1,
     )
     adapter_error: float | None = setting(
         None,
@@ -255,6 +316,31 @@ class Profile(Table):
     gain_aware: bool = setting(
         True,
         "Where a norm follows a writer, turn the direction by the norm's gain, so that nothing of it leaks back.",
+        "ablation",
+    )
+    ablated_components: list[Name] | None = setting(
+        None,
+        'Which kinds of writers are ablated, such as ["attn.o_proj"]; without it all that the model has. What is left '
+        "out is neither searched nor edited nor exported. Components: attn.o_proj is what attention writes, and what "
+        "stands in its place; mlp.down_proj is what MLPs and experts write.",
+        "ablation",
+        min_length=1,
+    )
+    ablated_layers: LayerRanges = setting(
+        None,
+        'Which layers are ablated, such as "8-24" or ["4-10", "14-20"], counted from 0 and with both ends; without it '
+        "all that a trial's weights reach. Outside of them every weight is 0, and the search puts the peak inside. "
+        "Directions are measured in all layers all the same.",
+        "ablation",
+        min_length=1,
+    )
+    ablate_embeddings: bool = setting(
+        False,
+        "Ablate the table of input embeddings too, and that of learned positions where the model has one: along the "
+        "trial's direction, or that of layer 0 where every layer has its own. The weight, embed_tokens, is searched. "
+        "Where the embeddings are the output head as well (tied), the head is ablated with them, live and in the "
+        "export alike; then there is no adapter, only a merged model. A norm right after the embeddings (BLOOM) may "
+        "write the direction again.",
         "ablation",
     )
     allow_leak: bool = setting(

@@ -21,12 +21,12 @@ from heretic_tui.engine.steering import (
     Source,
     Steered,
     read_layers,
-    shown_layers,
     unit_of,
     usual_amount,
     usual_layers,
 )
 from heretic_tui.formats import one_line
+from heretic_tui.layer_ranges import shown_layers
 from heretic_tui.screens.dialogs import Pick
 from heretic_tui.widgets.rows import Column, Row
 

@@ -192,7 +192,7 @@ class StudyScreen(FrameScreen):
         put(words, one_line(trials.words(study, trial)))
         scatter.show(trials.cloud(study, self.logarithmic), trial)
         layers.show(
-            trials.weights(record, study.layers) if record and study.layers else (),
+            trials.weights(record, study.layers, study.style) if record and study.layers else (),
             record.parameters.direction_index if record else None,
         )
         box.border_title = data(trials.headline(study) or "Scatter")

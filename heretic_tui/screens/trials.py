@@ -1,11 +1,14 @@
 """A study's trials as the widgets take them: rows, points, layer weights, words."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from heretic_tui.engine.front import Objective, point
+from heretic_tui.engine.parameters import BEFORE_LAYERS, EMBEDDINGS, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.style import PLAIN, AblationStyle
 from heretic_tui.formats import duration, heading
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.layer_weights import BARS, Weights
@@ -27,7 +30,7 @@ def columns(study: StudyView) -> tuple[Column, ...]:
         Column("scope", 6, "right", drop=1),
         Column("time", 7, "right", drop=2),
         Column("", 1),
-        *(Column(component.partition(".")[0], 9, "right", drop=4) for component in components(study)),
+        *(Column(re.split(r"[._]", component)[0], 9, "right", drop=4) for component in components(study)),
     )
 
 
@@ -78,9 +81,14 @@ def _row(record: TrialRecord, names: Sequence[str], on_front: bool) -> Row:
         scope(record),
         duration(record.seconds),
         "⋯" if record.ended_early else "",
-        *(f"{one.max_weight:.2f}@{one.max_weight_position:.1f}" for one in record.parameters.kernels.values()),
+        *(_peak(component, kernel) for component, kernel in record.parameters.kernels.items()),
     )
     return Row(record.trial, cells, "rows--mark" if on_front else "rows--dim" if record.ended_early else "")
+
+
+def _peak(component: str, kernel: Kernel) -> str:
+    where = "" if component == EMBEDDINGS else f"@{kernel.max_weight_position:.1f}"
+    return f"{kernel.max_weight:.2f}{where}"
 
 
 def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> list[str]:
@@ -88,9 +96,9 @@ def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> list[str]:
 
 
 def scope(record: TrialRecord) -> str:
-    """Where the trial's direction comes from: a layer, or every layer its own."""
-    index = record.parameters.direction_index
-    return "each" if index is None else f"{index:.1f}"
+    """Where the trial's direction comes from: a layer, or every layer its own; and how many join it, if any."""
+    index, more = record.parameters.direction_index, record.parameters.subspace_dimensions - 1
+    return f"{'each' if index is None else f'{index:.1f}'}{f' +{more}' if more else ''}"
 
 
 def order_name(study: StudyView, order: Order) -> str:
@@ -146,16 +154,28 @@ def _kind(record: TrialRecord, on_front: set[int]) -> Kind:
     return "early" if record.ended_early else "trial"
 
 
-def weights(record: TrialRecord, layers: int) -> tuple[Weights, ...]:
-    """The ablation weights that a trial's kernels give to every layer."""
+def weights(record: TrialRecord, layers: int, style: AblationStyle = PLAIN) -> tuple[Weights, ...]:
+    """The ablation weights that a trial gives to every layer, 0 outside the study's layers; one for the embeddings."""
     return tuple(
         Weights(
             component,
-            tuple(kernel.weight(layer) for layer in range(layers)),
-            f"{kernel.max_weight:.2f} at {kernel.max_weight_position:.1f}, to {kernel.min_weight:.2f} "
-            f"±{kernel.min_weight_distance:.1f}",
+            tuple(style.weight(record.parameters, component, layer) for layer in _places(component, layers)),
+            _kernel_words(component, kernel),
         )
         for component, kernel in record.parameters.kernels.items()
+    )
+
+
+def _places(component: str, layers: int) -> Iterable[int]:
+    return (BEFORE_LAYERS,) if component == EMBEDDINGS else range(layers)
+
+
+def _kernel_words(component: str, kernel: Kernel) -> str:
+    if component == EMBEDDINGS:
+        return f"{kernel.max_weight:.2f}"
+    return (
+        f"{kernel.max_weight:.2f} at {kernel.max_weight_position:.1f}, to {kernel.min_weight:.2f} "
+        f"±{kernel.min_weight_distance:.1f}"
     )
 
 
@@ -168,10 +188,13 @@ def words(study: StudyView, trial: int | None) -> str:
         return ""
     index = record.parameters.direction_index
     where = "every layer its own direction" if index is None else f"one direction, of layer {index:.1f}"
+    if record.parameters.subspace_dimensions > 1:
+        where += f", and {record.parameters.subspace_dimensions - 1} of the best layers"
     early = ", ended early: its scores are bounds" if record.ended_early else ""
     lost = sum(score.degenerate for score in record.scores.values())
     broken = f", {lost} responses are no language" if lost else ""
-    return f"{where}{early}{broken}"
+    edited = f"; {study.style.words}" if study.style.words else ""
+    return f"{where}{early}{broken}{edited}"
 
 
 def headline(study: StudyView) -> str:

@@ -7,6 +7,7 @@ from heretic_tui.engine.ablation import Edit, ablate, ablated, edits, low_rank
 from heretic_tui.engine.directions import Directions
 from heretic_tui.engine.events import Tick
 from heretic_tui.engine.parameters import AblationParameters, Kernel
+from heretic_tui.engine.style import AblationStyle
 
 ROWS, COLUMNS = 24, 40
 TEXTS = ["U:hello\nA:", "U:what is the capital of France?\nA:", "U:x\nA:"]
@@ -148,27 +149,27 @@ def leaks(model, v):
 def test_no_layer_writes_along_a_direction_that_is_ablated_everywhere(architecture, row_normalization):
     model, v = tiny_model(architecture), unit()
     assert min(leaks(model, v)) > 1e-2
-    with ablated(model, same_direction(model, v), everywhere(), row_normalization=row_normalization):
+    with ablated(model, same_direction(model, v), everywhere(), AblationStyle(row_normalization)):
         assert max(leaks(model, v)) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_rows_that_get_their_norm_back_let_part_of_the_direction_back_in(architecture):
     model, v = tiny_model(architecture), unit()
-    with ablated(model, same_direction(model, v), everywhere(), row_normalization="full"):
+    with ablated(model, same_direction(model, v), everywhere(), AblationStyle("full")):
         assert max(leaks(model, v)) > 1e-3
 
 
 @pytest.mark.parametrize("architecture", POST_NORMED)
 def test_the_plain_formula_leaks_where_a_norm_follows_the_writer(architecture):
     model, v = tiny_model(architecture), unit()
-    with ablated(model, same_direction(model, v), everywhere(), gain_aware=False):
+    with ablated(model, same_direction(model, v), everywhere(), AblationStyle(gain_aware=False)):
         assert max(leaks(model, v)) > 1e-2
 
 
 def test_the_gain_turns_the_direction():
     model, v = tiny_model("gemma3"), unit()
-    for edit in edits(model.writers, same_direction(model, v), everywhere()):
+    for edit in edits(model, same_direction(model, v), everywhere()):
         layer = model.layers[edit.writer.layer]
         attention = edit.writer.component == "attn.o_proj"
         norm = layer.post_attention_layernorm if attention else layer.post_feedforward_layernorm
@@ -181,7 +182,7 @@ def test_the_gain_turns_the_direction():
 def test_the_live_weights_hold_the_edit(architecture, row_normalization):
     model, v = tiny_model(architecture), unit()
     before = [writer.matrix.clone() for writer in model.writers]
-    with ablated(model, same_direction(model, v), everywhere(0.7), row_normalization=row_normalization):
+    with ablated(model, same_direction(model, v), everywhere(0.7), AblationStyle(row_normalization)):
         for writer, original in zip(model.writers, before, strict=True):
             live = model.network.get_submodule(writer.name).weight
             live = live.T if architecture == "gpt2" else live
@@ -225,7 +226,7 @@ def test_weights_come_back_bit_for_bit(architecture, row_normalization):
     model = tiny_model(architecture)
     before = snapshot(model)
     for share in (1.0, 0.5):
-        with ablated(model, same_direction(model, unit()), everywhere(share), row_normalization=row_normalization):
+        with ablated(model, same_direction(model, unit()), everywhere(share), AblationStyle(row_normalization)):
             assert not identical(before, snapshot(model))
     assert identical(before, snapshot(model))
 
@@ -287,7 +288,7 @@ def test_a_second_ablation_starts_from_the_original_and_not_from_the_first():
 def test_layers_beyond_the_kernel_are_not_edited():
     model = tiny_model()
     narrow = AblationParameters(1.0, {"attn.o_proj": Kernel(1.0, 2.0, 0.5, 1.0)})
-    found = edits(model.writers, same_direction(model, unit()), narrow)
+    found = edits(model, same_direction(model, unit()), narrow)
     assert [(edit.writer.name, edit.weight) for edit in found] == [
         ("model.layers.1.self_attn.o_proj", 0.5),
         ("model.layers.2.self_attn.o_proj", 1.0),
@@ -297,7 +298,7 @@ def test_layers_beyond_the_kernel_are_not_edited():
 def test_per_layer_scope_takes_every_layers_own_direction():
     model = tiny_model()
     rows = torch.stack([unit(seed) for seed in range(4)])
-    found = edits(model.writers, Directions(rows, rows, rows), everywhere(index=None))
+    found = edits(model, Directions(rows, rows, rows), everywhere(index=None))
     for edit in found:
         assert torch.equal(edit.basis[0], rows[edit.writer.layer + 1])
 

@@ -22,6 +22,7 @@ from heretic_tui.engine.coverage import probe
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
 from heretic_tui.engine.run import Run
+from heretic_tui.engine.style import AblationStyle, style_of
 from heretic_tui.profile.schema import Profile
 
 KINDS = {
@@ -80,7 +81,7 @@ def test_nothing_is_written_along_a_direction_that_every_writer_is_ablated_for(a
     model = tiny_model(architecture)
     before = weights_of(model)
     assert largest_share(model) > 0.05
-    with ablated(model, same_direction(model, unit()), EVERYWHERE, row_normalization=row_normalization):
+    with ablated(model, same_direction(model, unit()), EVERYWHERE, AblationStyle(row_normalization)):
         assert largest_share(model) < 1e-6
     assert same_weights(model, before)
 
@@ -136,5 +137,5 @@ def test_a_study_runs_and_its_export_is_the_trial(architecture, short_profile, t
     original, exported = result(load(str(folder), Profile())), result(load(str(tmp_path / "export"), Profile()))
     directions = pipeline.load_directions(run.path / pipeline.DIRECTIONS)
     record = run.record(3)
-    with ablated(original, directions, record.parameters, row_normalization=profile.row_normalization):
+    with ablated(original, directions, record.parameters, style_of(profile)):
         assert same_weights(exported, weights_of(original))

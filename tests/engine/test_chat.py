@@ -19,6 +19,7 @@ from heretic_tui.engine.pipeline import chat, resume_study, start_study
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.session import Session
 from heretic_tui.engine.steering import OfLayer, Steered
+from heretic_tui.engine.style import style_of
 
 REMOVED = Steered("removed", OfLayer(1))
 ADDED = Steered("added", OfLayer(1), -2.0, (1,))
@@ -71,7 +72,7 @@ def test_a_trial_answers_as_its_ablation_does(session, study):
     _, (answer,) = talk(session, study, OfTrial(3))
     text = model.conversation([{"role": message.role, "content": message.text} for message in ASKED])
     directions = load_directions(study.path / DIRECTIONS)
-    with ablated(model, directions, record.parameters, row_normalization=profile.row_normalization):
+    with ablated(model, directions, record.parameters, style_of(profile)):
         expected = result(stream(model, text, SHORT))
     assert answer.text == expected.text
 

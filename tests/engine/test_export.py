@@ -24,6 +24,7 @@ from heretic_tui.engine.pipeline import export as export_job
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import DIRECTIONS
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.style import style_of
 from heretic_tui.engine.verification import same_bits, tensor_files, verify
 from heretic_tui.profile.schema import Profile
 
@@ -61,7 +62,7 @@ def stored(folder):
 
 def held(model, directions, record, profile):
     """The weights of a model while a trial is measured."""
-    with ablated(model, directions, record.parameters, row_normalization=profile.row_normalization):
+    with ablated(model, directions, record.parameters, style_of(profile)):
         return weights_of(model)
 
 

@@ -39,6 +39,7 @@ from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.session import Session
 from heretic_tui.engine.steering import OfLayer, Steered
+from heretic_tui.engine.style import AblationStyle
 from heretic_tui.engine.writers import Writer
 from heretic_tui.exports import measured
 from heretic_tui.profile.schema import Profile
@@ -80,7 +81,7 @@ def logits(model, network=None):
 def dequantized_and_edited(model, row_normalization, parameters=PARAMETERS):
     """The logits of plain modules in the place of the packed ones, the edits made in their weights."""
     network, changes = model.network, {}
-    for edit in edits(model.writers, same_direction(model, unit()), parameters):
+    for edit in edits(model, same_direction(model, unit()), parameters):
         writer, v = edit.writer, edit.basis
         owner = network.get_submodule(writer.name if writer.packed else writer.name.rpartition(".")[0])
         matrix = ablate(writer.values, v, edit.weight, row_normalization)
@@ -161,7 +162,7 @@ def test_values_are_near_the_checkpoint_s_and_those_that_a_module_computes_with(
 @pytest.mark.parametrize("row_normalization", NORMALIZATIONS)
 def test_an_ablation_is_that_of_the_unpacked_weights(loaded, architecture, row_normalization):
     model = loaded(architecture)
-    with ablated(model, same_direction(model, unit()), PARAMETERS, row_normalization=row_normalization):
+    with ablated(model, same_direction(model, unit()), PARAMETERS, AblationStyle(row_normalization)):
         found = logits(model)
     torch.testing.assert_close(found, dequantized_and_edited(model, row_normalization), rtol=1e-4, atol=1e-4)
     assert (found - logits(model)).norm() > 0.01 * found.norm()
@@ -188,7 +189,7 @@ def test_a_subspace_is_taken_out_and_a_zero_row_brings_no_infinities(row_normali
 def test_afterwards_everything_is_bit_for_bit_what_it_was(loaded, architecture, dtype, row_normalization):
     model = loaded(architecture, dtype)
     before, weights = logits(model), weights_of(model)
-    with ablated(model, same_direction(model, unit()), PARAMETERS, row_normalization=row_normalization):
+    with ablated(model, same_direction(model, unit()), PARAMETERS, AblationStyle(row_normalization)):
         assert not torch.equal(logits(model), before)
     assert same_weights(model, weights)
     assert torch.equal(logits(model), before)
@@ -249,7 +250,7 @@ def test_the_whole_export_is_the_exact_edit_of_the_checkpoint_s_own_values(finis
     plain = result(load(str(tiny_folder), Profile(dtypes=["float32"])))
     changes = {
         edit.writer.weight_name: edited(edit, edit.writer.matrix, None, finished.profile.row_normalization)[0]
-        for edit in edits(plain.writers, load_directions(finished.path / DIRECTIONS), finished.record(1).parameters)
+        for edit in edits(plain, load_directions(finished.path / DIRECTIONS), finished.record(1).parameters)
     }
     assert verified.changed == len(changes) > 0
     for name, tensor in written.items():
@@ -307,7 +308,7 @@ def test_an_adapter_on_the_packed_base_is_the_ablation_within_its_stated_error(l
     profile = PROFILE.model_copy(update={"row_normalization": row_normalization, "adapter_error": 1e-3})
     directions = same_direction(model, unit())
     written = result(export_adapter(model, directions, TrialRecord(1, PARAMETERS, {}, 1.0), profile, tmp_path / "a"))
-    with ablated(model, directions, PARAMETERS, row_normalization=row_normalization):
+    with ablated(model, directions, PARAMETERS, AblationStyle(row_normalization)):
         exact = logits(model)
     base = result(load(model.name, PROFILE))
     adapted = logits(model, PeftModel.from_pretrained(base.network, tmp_path / "a"))

@@ -19,6 +19,7 @@ from heretic_tui.engine.origins import assemble, origins, take_apart
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.style import AblationStyle
 from heretic_tui.engine.weight_files import INDEX, read, spans, weight_files
 from heretic_tui.engine.writers import EXPERTS
 from heretic_tui.profile.schema import Profile
@@ -68,7 +69,7 @@ def test_only_the_edited_tensors_differ_from_the_source_and_they_are_the_trials(
     source = checkpoint(tmp_path / "source", tiny_network(architecture).to(dtype))
     model = loaded(source)
     directions, before = same_direction(model, unit()), tensors_of(source)
-    with ablated(model, directions, RECORD.parameters, row_normalization=normalization):
+    with ablated(model, directions, RECORD.parameters, AblationStyle(normalization)):
         expected = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     profile = Profile(row_normalization=normalization)
     events, _ = run(export_merged(model, directions, RECORD, profile, tmp_path / "out"))

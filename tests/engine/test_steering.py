@@ -32,10 +32,10 @@ from heretic_tui.engine.steering import (
     Steered,
     read_layers,
     read_steered,
-    shown_layers,
     source_of,
 )
 from heretic_tui.engine.stream_edits import adding, adding_relative, changed, plane, removing, rotating
+from heretic_tui.layer_ranges import shown_layers
 
 TEXTS = ["U:Hello\nA:", "U:How long is a river?\nA:"]
 ARCHITECTURES = ["llama", "gemma3", "gpt2", "qwen3", "glm4", "olmo2"]

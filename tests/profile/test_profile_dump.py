@@ -32,6 +32,7 @@ COMMON = {
     "chain_of_thought_skips": st.lists(st.lists(TEXT, min_size=2, max_size=2), max_size=2),
     "orthogonalize_direction": st.booleans(),
     "row_normalization": st.sampled_from(["none", "pre", "full", "columns"]),
+    "subspace_dimensions": st.integers(1, 5) | st.just("search"),
     "winsorization_quantile": st.floats(min_value=0.01, max_value=1),
     "n_trials": st.integers(1, 10**9),
     "seed": st.integers(0, 2**32 - 1),

@@ -39,13 +39,15 @@ def capture_sets(
     good: Sequence[str],
     bad: Sequence[str],
     winsorization_quantile: float = 1.0,
+    position: int = -1,
 ) -> Job[ResidualSets]:
     """Residual vectors of both sets of templated texts; the last event tells the memory they take."""
     began = time.perf_counter()
     mids = mid_places(model, min(good, key=len))
     sets = []
     for name, texts in (("good", good), ("bad", bad)):
-        sets.append((yield from capture(model, texts, f"residuals of {name} prompts", winsorization_quantile, mids)))
+        phase = f"residuals of {name} prompts"
+        sets.append((yield from capture(model, texts, phase, winsorization_quantile, mids, position)))
     found = as_sets(*sets)
     between = f" and {len(mids)} between attention and MLP" if mids else ""
     result = f"{len(good)} + {len(bad)} prompts at {found.rows} places in the stream{between}, {size(found.bytes)}"
@@ -65,6 +67,7 @@ def capture(
     phase: str,
     winsorization_quantile: float = 1.0,
     mids: Sequence[nn.Module] = (),
+    position: int = -1,
 ) -> Job[Captured]:
     """Residual vectors of templated texts in the order given, in batches of the model's size.
 
@@ -75,7 +78,7 @@ def capture(
     mid = torch.empty(len(texts), layers, width) if mids else None
 
     def compute(batch: Sequence[str], done: int) -> Job[list[None]]:
-        vectors = winsorized(batch_residuals(model, model.encode(batch), mids), winsorization_quantile)
+        vectors = winsorized(batch_residuals(model, model.encode(batch), mids, position), winsorization_quantile)
         rows = slice(done, done + len(batch))
         if mid is None:
             after[rows] = vectors

@@ -39,26 +39,49 @@ class Picks:
 
 def pick_layers(geometry: Geometry) -> Picks:
     """Pick up to three layers, or a fourth of the layers of a small model; never the embeddings."""
-    layers = [row for row in geometry.rows if row.row and row.cos_g_b is not None and row.norm_r]
+    layers = _ranked(geometry.rows)
     scores: list[float | None] = [None] * len(geometry.rows)
     if not layers:
         return Picks((), RULE, tuple(scores), "The two sets do not differ at any layer.")
-    cosines = [float(row.cos_g_b or 0.0) for row in layers]
+    cosines = _cosines(layers)
     if len(layers) > 1 and max(cosines) - min(cosines) < FLAT:
         reason = f"The cosine of the means is {cosines[0]:.3f} at every layer: none is better than the others."
         return Picks((), RULE, tuple(scores), reason)
-    parts = [_scaled(cosines)]
+    sums, with_variances = _sums(layers)
+    for row, total in zip(layers, sums, strict=True):
+        scores[row.row] = total
+    count = max(1, min(PICKS, len(layers) // 4))
+    rule = RULE if with_variances else f"{RULE} {COSINES_ONLY}"
+    return Picks(tuple(row.row for row in _by_sum(layers, sums)[:count]), rule, tuple(scores))
+
+
+def rank_layers(rows: Sequence[LayerGeometry]) -> list[int]:
+    """All decoder layers at which the two sets differ, counted from 0 and best first by the rule."""
+    layers = _ranked(rows)
+    return [row.row - 1 for row in _by_sum(layers, _sums(layers)[0])] if layers else []
+
+
+def _ranked(rows: Sequence[LayerGeometry]) -> list[LayerGeometry]:
+    return [row for row in rows if row.row and row.cos_g_b is not None and row.norm_r]
+
+
+def _cosines(layers: Sequence[LayerGeometry]) -> list[float]:
+    return [float(row.cos_g_b or 0.0) for row in layers]
+
+
+def _sums(layers: Sequence[LayerGeometry]) -> tuple[list[float], bool]:
+    """The rule's sum for each layer, and whether the variances are in it."""
+    parts = [_scaled(_cosines(layers))]
     means = _logarithms(layers, "mean_variance")
     largest = _logarithms(layers, "max_variance")
     if means is not None and largest is not None:
         parts += [_scaled(means), _scaled(largest)]
     sums = [sum(weight * part for weight, part in zip(WEIGHTS, row, strict=False)) for row in zip(*parts, strict=True)]
-    for row, total in zip(layers, sums, strict=True):
-        scores[row.row] = total
-    best = sorted(zip(sums, layers, strict=True), key=lambda found: found[0])
-    count = max(1, min(PICKS, len(layers) // 4))
-    rule = RULE if len(parts) > 1 else f"{RULE} {COSINES_ONLY}"
-    return Picks(tuple(row.row for _, row in best[:count]), rule, tuple(scores))
+    return sums, len(parts) > 1
+
+
+def _by_sum(layers: Sequence[LayerGeometry], sums: Sequence[float]) -> list[LayerGeometry]:
+    return [row for _, row in sorted(zip(sums, layers, strict=True), key=lambda found: found[0])]
 
 
 def _logarithms(layers: Sequence[LayerGeometry], kind: str) -> list[float] | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.background import Job
+from heretic_tui.engine.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Measured, Note
-from heretic_tui.engine.inspection.capture import capture_sets
 from heretic_tui.engine.inspection.leak import PROMPTS, Leak, leak_path, measure_leak, measure_write, save_leak
 from heretic_tui.engine.inspection.residual_sets import (
     ORIGINAL,
@@ -23,10 +23,11 @@ from heretic_tui.engine.inspection.residual_sets import (
 )
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.pipeline import begin, directions_of, logged, read_prompts, settle, templated
+from heretic_tui.engine.pipeline import begin, logged, read_prompts, settle, templated
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
+from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 
 
@@ -40,7 +41,7 @@ def measure(model_name: str, profile: Profile, profile_name: str, runs_dir: Path
     settled = yield from settle(model, profile, good, bad)
     texts = _templated(model, good, bad)
     sets = yield from _captured(model, texts, profile)
-    directions = yield from directions_of(sets, profile)
+    directions = yield from find_directions(model, texts, profile, sets)
     leak = yield from measure_leak(model, _few(texts), directions, gain_aware=profile.gain_aware)
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
     run.save_model(model.facts, settled)
@@ -86,7 +87,7 @@ def _measure_run(model: LanguageModel, run: Run, record: TrialRecord | None) -> 
             if path.is_file():
                 directions = load_directions(path)
             else:
-                directions = yield from directions_of(sets, run.profile)
+                directions = yield from find_directions(model, texts, run.profile, sets)
                 save_directions(path, directions)
             leak = yield from measure_leak(model, _few(texts), directions, gain_aware=run.profile.gain_aware)
         yield from _kept(run, record.trial if record else ORIGINAL, sets, leak)
@@ -95,13 +96,7 @@ def _measure_run(model: LanguageModel, run: Run, record: TrialRecord | None) -> 
 @contextmanager
 def _as_trial(model: LanguageModel, profile: Profile, directions: Directions, record: TrialRecord) -> Iterator[None]:
     """Hold the model ablated as its study had it for this trial."""
-    with ablated(
-        model,
-        directions,
-        record.parameters,
-        row_normalization=profile.row_normalization,
-        gain_aware=profile.gain_aware,
-    ):
+    with ablated(model, directions, record.parameters, style_of(profile)):
         yield
 
 
@@ -114,7 +109,7 @@ def _few(texts: tuple[list[str], list[str]]) -> list[str]:
 
 
 def _captured(model: LanguageModel, texts: tuple[list[str], list[str]], profile: Profile) -> Job[ResidualSets]:
-    sets = yield from capture_sets(model, *texts, profile.winsorization_quantile)
+    sets = yield from residual_sets(model, texts, profile)
     sets.check()
     return sets
 

@@ -21,6 +21,7 @@ from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.style import style_of
 from heretic_tui.formats import size
 
 if TYPE_CHECKING:
@@ -65,13 +66,7 @@ def as_trial(model: LanguageModel, run: Run | None, trial: int) -> AbstractConte
     directions = load_directions(run.path / DIRECTIONS)
     if directions.vectors.shape != (model.facts.layers + 1, model.facts.width):
         raise EngineError(f"{model.name} is not the model of {run.name}.", "Choose a run of this model.")
-    return ablated(
-        model,
-        directions,
-        run.record(trial).parameters,
-        row_normalization=run.profile.row_normalization,
-        gain_aware=run.profile.gain_aware,
-    )
+    return ablated(model, directions, run.record(trial).parameters, style_of(run.profile))
 
 
 def read_tokens(

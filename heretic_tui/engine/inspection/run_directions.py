@@ -44,8 +44,9 @@ def load_run_directions(path: Path) -> RunDirections:
     from safetensors.numpy import load_file
 
     try:
-        return RunDirections(**load_file(path))
-    except (SafetensorError, TypeError) as error:
+        arrays = load_file(path)
+        return RunDirections(arrays["good"], arrays["bad"], arrays["vectors"])
+    except (SafetensorError, KeyError) as error:
         raise damaged(path, error) from error
 
 

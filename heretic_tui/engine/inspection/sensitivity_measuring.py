@@ -5,8 +5,7 @@ to matter, and positions before the last to carry directions of their own; here 
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,22 +13,21 @@ import torch
 from torch import Tensor
 
 from heretic_tui.engine.background import Job, in_background
-from heretic_tui.engine.batching import in_batches
+from heretic_tui.engine.batching import in_batches, one_at_a_time
+from heretic_tui.engine.direction_finding import taking
 from heretic_tui.engine.directions import centre, load_directions, measure_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished, Progress
 from heretic_tui.engine.inspection.reading import Subject, loaded
 from heretic_tui.engine.inspection.sensitivity import PROMPTS, Sensitivity, Variant, save_sensitivity
-from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
+from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.pipeline import logged, read_prompts, templated
 from heretic_tui.engine.prompts import Prompt
-from heretic_tui.engine.residuals import stream_of, winsorized
+from heretic_tui.engine.residuals import batch_positions, winsorized
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.template_tail import template_tail
 from heretic_tui.profile.schema import Profile
-
-MOST_POSITIONS = 8
-"""How many of a template's last positions are looked at."""
 
 Sets = tuple[list[str], list[str]]
 """The texts of the good and of the bad prompts, as the model sees them."""
@@ -67,19 +65,22 @@ def _variants(
 ) -> Job[list[Variant]]:
     texts = templated(model, good), templated(model, bad)
     tail = template_tail(model, [*good, *bad], [*texts[0], *texts[1]])
-    last, *before = yield from _directions(model, texts, "as measured", profile, len(tail))
-    found = [_variant("as measured", "the run's own way with these prompts alone: what the sample changes", last, own)]
-    with _one_at_a_time(model):
-        (alone,) = yield from _directions(model, texts, "one at a time", profile)
-    found.append(_variant("one at a time", "a batch of one, so that nothing is padded", alone, own))
+    usual = -profile.token_position - 1
+    at = yield from _directions(model, texts, "as measured", profile, max(len(tail), usual + 1))
+    meaning = "the run's own way with these prompts alone: what the sample changes"
+    found = [_variant("as measured", meaning, at[usual], own)]
+    with one_at_a_time(model):
+        alone = yield from _directions(model, texts, "one at a time", profile, usual + 1)
+    found.append(_variant("one at a time", "a batch of one, so that nothing is padded", alone[usual], own))
     found += [
-        _variant(f"position -{place} {piece!r}", "another position of the template's end than the last", vectors, own)
-        for place, (piece, vectors) in enumerate(zip(tail[-2::-1], before, strict=True), start=2)
+        _variant(f"position -{place + 1} {piece!r}", "another position of the template's end", at[place], own)
+        for place, piece in enumerate(reversed(tail))
+        if place != usual
     ]
     if any(prompt.system_prompt for prompt in (*good, *bad)):
         bare = [model.template(one.text) for one in good], [model.template(one.text) for one in bad]
-        (vectors,) = yield from _directions(model, bare, "no system prompt", profile)
-        found.append(_variant("no system prompt", "the template without the system prompt", vectors, own))
+        unasked = yield from _directions(model, bare, "no system prompt", profile, usual + 1)
+        found.append(_variant("no system prompt", "the template without the system prompt", unasked[usual], own))
     begin = _beginning(model)
     plain = [f"{begin}{one.text}" for one in good], [f"{begin}{one.text}" for one in bad]
     (vectors,) = yield from _directions(model, plain, "no template", profile)
@@ -93,33 +94,11 @@ def _variant(name: str, meaning: str, vectors: Tensor, own: Tensor) -> Variant:
     return Variant(name, meaning, tuple(cosines.tolist()))
 
 
-def template_tail(model: LanguageModel, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[str]:
-    """The tokens that every templated text ends with, whatever the prompt says, as texts; at least the last one."""
-    systems = {prompt.system_prompt for prompt in prompts}
-    # Prompts that all end alike are no part of the template: two that end otherwise tell them apart.
-    others = [model.template(text, system) for text in ("x", "7") for system in sorted(systems)]
-    rows: list[list[int]] = model.tokenizer([*texts, *others], add_special_tokens=False)["input_ids"]
-    shared = 1
-    while shared < min(MOST_POSITIONS, *(len(row) for row in rows)) and len({row[-shared - 1] for row in rows}) == 1:
-        shared += 1
-    return [str(model.tokenizer.decode([token])) for token in rows[-1][-shared:]]
-
-
 def _beginning(model: LanguageModel) -> str:
     """The text that a tokenizer of its own accord puts before a bare text."""
     first = model.tokenizer.bos_token_id
     ids = model.tokenizer("x")["input_ids"]
     return str(model.tokenizer.bos_token) if first is not None and ids and ids[0] == first else ""
-
-
-@contextmanager
-def _one_at_a_time(model: LanguageModel) -> Iterator[None]:
-    """Hold the model at a batch size of one."""
-    before, model.batch_size = model.batch_size, 1
-    try:
-        yield
-    finally:
-        model.batch_size = before
 
 
 def _directions(model: LanguageModel, texts: Sets, phase: str, profile: Profile, count: int = 1) -> Job[list[Tensor]]:
@@ -157,32 +136,6 @@ def _last_positions(
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return [None] * len(batch)
 
-    yield from in_batches(model, texts, compute)
+    with taking(model, profile):
+        yield from in_batches(model, texts, compute)
     return found
-
-
-def batch_positions(model: LanguageModel, batch: Encoded, count: int) -> Tensor:
-    """The stream of one batch at its last `count` positions `(prompts, count, layers + 1, d_model)`, float32."""
-    rows: list[Tensor] = []
-
-    def keep(stream: Tensor) -> None:
-        rows.append(stream[:, -count:].detach().to("cpu", torch.float32, copy=True))
-
-    def before(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        keep(stream_of(args, options))
-
-    def after(_: Any, __: tuple[Any, ...], output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
-
-    handles = [model.layers[0].register_forward_pre_hook(before, with_kwargs=True)]
-    handles += [layer.register_forward_hook(after) for layer in model.layers]
-    options: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
-    if "position_ids" in model.forward_names:
-        options["position_ids"] = positions(batch.mask)
-    try:
-        with torch.inference_mode():
-            model.network.base_model(**options)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(rows, dim=2)

@@ -17,6 +17,7 @@ from heretic_tui.engine.inspection.residual_sets import load_residual_sets, resi
 from heretic_tui.engine.pipeline import resume_study, start_study
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.style import style_of
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_a_trial_is_measured_ablated_as_its_study_had_it(study):
     model.batch_size = 6
     texts = [model.template(f"Tell me about {n} rivers.", study.profile.system_prompt) for n in range(6)]
     directions = load_directions(study.path / "directions.safetensors")
-    with ablated(model, directions, study.record(2).parameters, row_normalization=study.profile.row_normalization):
+    with ablated(model, directions, study.record(2).parameters, style_of(study.profile)):
         ids = model.encode(texts)
         mask = ids.mask
         states = model.network(input_ids=ids.ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_min(0),

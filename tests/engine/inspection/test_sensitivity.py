@@ -14,10 +14,12 @@ from heretic_tui.engine.directions import load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished, Progress
 from heretic_tui.engine.inspection.sensitivity import load_sensitivity, sensitivity_path
-from heretic_tui.engine.inspection.sensitivity_measuring import batch_positions, measure_sensitivity, template_tail
+from heretic_tui.engine.inspection.sensitivity_measuring import measure_sensitivity
 from heretic_tui.engine.prompts import Prompt
+from heretic_tui.engine.residuals import batch_positions
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.template_tail import template_tail
 
 
 @pytest.fixture
