@@ -55,7 +55,12 @@ def _outline(name: str, source: Source, profile: Profile, facts: ModelFacts, _: 
     if any(writer.gain is not None and writer.gain.is_meta for writer in model.writers):
         raise UnknownOrigin("its files lack the gains of norms")
     model.facts = replace(
-        model.facts, device=facts.device, write=facts.write, leak=facts.leak, leaking=list(facts.leaking)
+        model.facts,
+        device=facts.device,
+        quantization=facts.quantization,
+        write=facts.write,
+        leak=facts.leak,
+        leaking=list(facts.leaking),
     )
     return model
 
