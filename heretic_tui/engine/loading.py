@@ -355,7 +355,7 @@ def _feed_head_contiguously(network: Any) -> None:
         head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
-def loading_error(name: str, source: Source, error: BaseException) -> EngineError:  # noqa: PLR0912 - a case a reason
+def loading_error(name: str, source: Source, error: BaseException) -> EngineError:
     """Say in plain words why a model's files could not be loaded."""
     if isinstance(error, EngineError):
         return error
