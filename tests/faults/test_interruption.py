@@ -143,7 +143,7 @@ def test_an_interrupted_study_gives_what_an_uninterrupted_one_gives(heretic, mod
     assert len(records[0]) == 5
 
 
-@pytest.mark.parametrize("event", ["ModelLoaded", "Progress", "Verified"])
+@pytest.mark.parametrize("event", ["Note", "Progress", "Verified"])
 def test_ctrl_c_during_an_export_leaves_what_was_there(
     heretic, study, tmp_path, contents, partial_files, monkeypatch, event
 ):
