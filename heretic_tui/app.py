@@ -1,8 +1,10 @@
 """The app: owns the control, the modes (one a screen) and the theme; screens do the rest."""
 
 import asyncio
+import logging
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +35,8 @@ from heretic_tui.worker import EngineWorker, JobEnded
 if TYPE_CHECKING:
     from heretic_tui.engine.memory import MemoryReading
 
+logger = logging.getLogger(__name__)
+
 FRAME = 1 / 20
 """Seconds between two looks into the engine's mailbox."""
 GAUGE = 1.0
@@ -40,6 +44,8 @@ GAUGE = 1.0
 SOON = 0.2
 """Seconds after the start at which what is not urgent begins."""
 GAUGE_HISTORY = 240
+RESTS = 5
+"""How many times as long as it took to read a run's folder anew nothing of it is read again."""
 PATIENCE = 5.0
 """Seconds that the engine is given to put things in order when the app ends."""
 
@@ -91,6 +97,9 @@ class HereticApp(App[None]):
         self.let_go = False
         """Whether the person left the study to itself."""
         self.anchor = Anchor()
+        self._following, self._rest = False, 0.0
+        self._sign: object = None
+        """What the folder of the run that is shown looked like when it was last read."""
         super().__init__()
         self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
@@ -136,6 +145,7 @@ class HereticApp(App[None]):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         self.set_interval(FRAME, self.look, name="engine")
         self.set_interval(GAUGE, self._gauge, name="memory")
+        self.set_interval(GAUGE, self._follow, name="follow")
         # What the first picture can do without waits for it.
         self.set_timer(SOON, self._gauge)
         self.set_timer(SOON, self._read_themes)
@@ -252,6 +262,46 @@ class HereticApp(App[None]):
     def _opened(self, study: StudyView) -> None:
         self.control.show(study)
         self.switch_mode("study")
+
+    # A run that another process works on
+
+    def _follow(self) -> None:
+        """Look whether the run that is shown has changed on disk, where this process does not work on it."""
+        path = self.control.state.shown
+        if path is None or path == self.control.state.running or self._following or time.monotonic() < self._rest:
+            return
+        self._following = True
+        self.run_worker(partial(self._read_anew, path), thread=True, group="follow", exit_on_error=False)
+
+    def _read_anew(self, path: Path) -> None:
+        from heretic_tui.following import signature
+        from heretic_tui.state import read_study
+
+        try:
+            sign = signature(path)
+            if sign == self._sign:
+                return
+            began = time.monotonic()
+            study = read_study(path)
+            self._sign = sign
+            # A long journal takes long to read: the reading must stay a small part of the time.
+            self._rest = time.monotonic() + RESTS * (time.monotonic() - began)
+            self.call_from_thread(self._show_anew, study)
+        except Exception:  # whatever is wrong with the folder at this moment, the next look tells
+            logger.exception("%s could not be read anew", path)
+            self._rest = time.monotonic() + PATIENCE
+        finally:
+            self._following = False
+
+    def _show_anew(self, study: StudyView) -> None:
+        state = self.control.state
+        if state.shown != study.path or state.running == study.path:
+            return
+        if (known := state.studies.get(study.path)) is not None:
+            study.phases = known.phases
+        state.studies[study.path] = study
+        if (screen := self._frame()) is not None and screen.seen:
+            screen.engine_changed(())
 
     def open_profile(self, name: str) -> None:
         """Take another profile for the next study, and show it."""

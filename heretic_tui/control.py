@@ -164,6 +164,12 @@ class Control:
             self.state.activity.stopping = True
         self.worker.stop()
 
+    def ask_to_pause(self, path: Path) -> None:
+        """Ask the process that works on a run to pause it. Writes to disk: call it off the screen's thread."""
+        from heretic_tui.engine.ownership import ask_to_pause
+
+        ask_to_pause(path)
+
     def want(self, path: Path, trials: int) -> None:
         """Change how many trials a run is to have. Writes to disk: call it off the screen's thread."""
         from heretic_tui.engine.run import Run

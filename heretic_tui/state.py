@@ -88,6 +88,8 @@ class StudyView:
     phases: list[events.PhaseFinished] = field(default_factory=list)
     current: int | None = None
     """The trial under way."""
+    elsewhere: str = ""
+    """Which other process works on it, if one does."""
     style: AblationStyle = PLAIN
     """What of the model its trials edit, and how."""
     front: list[TrialRecord] = field(default_factory=list, init=False)
@@ -279,10 +281,12 @@ def _scores(scores: Mapping[str, Score]) -> str:
 
 def read_study(path: Path) -> StudyView:
     """Read a run from its folder, without its model. Raises `EngineError` and `ProfileError`; takes up to seconds."""
+    from heretic_tui.engine.ownership import read_claim
     from heretic_tui.engine.run import Run
 
     run = Run(path)
     model = run.model()
+    claim = read_claim(path)
     return StudyView(
         path,
         run.model_name,
@@ -292,4 +296,5 @@ def read_study(path: Path) -> StudyView:
         {record.trial: record for record in run.records()},
         model[0].layers if model else 0,
         style=style_of(run.profile),
+        elsewhere="" if claim is None else claim.elsewhere,
     )

@@ -19,10 +19,14 @@ import psutil
 from heretic_tui.engine.files import write_text
 
 OWNER = "owner.json"
+PAUSE = "pause.request"
+"""A file of this name asks the process that works on the run to pause it."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
+LISTEN = 0.5
+"""Seconds between two looks for a request."""
 
 State = Literal["running", "paused", "finished", "dead"]
 
@@ -62,6 +66,13 @@ class Claim:
             return time.time() - self.seen < SILENCE
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
+    @property
+    def elsewhere(self) -> str:
+        """Which other process works on the run, in words; empty where none does."""
+        if not self.alive or self.owner.itself:
+            return ""
+        return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
+
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
@@ -69,6 +80,7 @@ def claimed(folder: Path) -> Iterator[None]:
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
     write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
+    (folder / PAUSE).unlink(missing_ok=True)  # it was meant for an earlier process
     try:
         yield
     finally:
@@ -85,12 +97,30 @@ def read_claim(folder: Path) -> Claim | None:
         return None
 
 
+def ask_to_pause(folder: Path) -> None:
+    """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
+    write_text(folder / PAUSE, "")
+
+
 class Pulse:
-    """Gives a run's signs of life, seldom enough to cost nothing."""
+    """Gives a run's signs of life and hears requests, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / OWNER
-        self._next = 0.0
+        self._request = folder / PAUSE
+        self._next = self._listen = 0.0
+
+    def asked_to_pause(self) -> bool:
+        """Whether another process asks for a pause; the request is taken by that."""
+        now = time.monotonic()
+        if now < self._listen:
+            return False
+        self._listen = now + LISTEN
+        try:
+            self._request.unlink()
+        except OSError:
+            return False
+        return True
 
     def beat(self) -> None:
         """Give a sign of life, if the last one is long ago."""

@@ -189,6 +189,8 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
     try:
         while True:
             pulse.beat()
+            if pulse.asked_to_pause():
+                raise EngineError("The run was paused from another process.", f"Go on with: --resume {run.name}")
             try:
                 event = next(job)
             except StopIteration as stop:

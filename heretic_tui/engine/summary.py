@@ -46,12 +46,9 @@ class RunSummary:
         """The state in words, with the process that runs it or the time at which it died."""
         if self.claim is None or self.state in {"paused", "finished"}:
             return self.state
-        owner = self.claim.owner
         if self.state == "dead":
             return f"dead since {datetime.fromtimestamp(self.claim.seen):%Y-%m-%d %H:%M}"
-        if owner.itself:
-            return "running"
-        return f"running, process {owner.process}{'' if owner.here else f' on {owner.host}'}"
+        return f"running, {elsewhere}" if (elsewhere := self.claim.elsewhere) else "running"
 
 
 def summarize(run: Run) -> RunSummary:

@@ -160,6 +160,8 @@ class StudyScreen(FrameScreen):
         if self.live:
             seconds = study.seconds_left()
             state = "running" if seconds is None else f"{duration(seconds)} left"
+        elif study.elsewhere:
+            state = f"running in {study.elsewhere}"
         else:
             state = "finished" if study.finished else "paused: p resumes"
         return " · ".join(part for part in (order, state) if part)
@@ -283,6 +285,9 @@ class StudyScreen(FrameScreen):
             self.control.stop()
         elif study is None:
             self.notify("There is no run to go on with. Press 1 to choose a model or a run.", markup=False)
+        elif study.elsewhere:
+            self.run_worker(partial(self.control.ask_to_pause, study.path), thread=True, exit_on_error=False)
+            self.notify(f"{study.elsewhere.capitalize()} is asked to pause.", markup=False)
         elif study.finished:
             self.action_add()
         else:
@@ -308,7 +313,7 @@ class StudyScreen(FrameScreen):
         if answer is None:
             return
         trials_wanted = max(study.wanted, len(study.records)) + int(answer)
-        if self.live:
+        if self.live or study.elsewhere:
             self.run_worker(lambda: self.control.want(study.path, trials_wanted), thread=True, exit_on_error=False)
             study.wanted = trials_wanted
             self._again()

@@ -81,3 +81,21 @@ def test_a_study_that_is_left_to_itself_gives_the_shell_its_prompt_back_and_goes
     terminal("kill-server")
     until(lambda: gone(process), 180)
     assert summarize(run).state == "finished"
+
+
+def test_a_study_that_is_left_to_itself_is_watched_and_paused_from_another_terminal(studying, tmux):
+    terminal, process, run = studying()
+    run.want(200)
+    terminal.press("d")
+    terminal.wait_for("goes on in process")
+    other = tmux((120, 40))
+    other.wait_for(f"○ {run.name}", 60)
+    other.press("Tab")
+    other.press("Enter")
+    other.wait_for(f"running in process {process}")
+    seen = summarize(run).trials
+    other.wait_for(rf"{seen + 3}/200 trials", 60)
+    other.press("p")
+    until(lambda: gone(process), 60)
+    other.wait_for("paused: p resumes")
+    assert summarize(run).state == "paused"

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from heretic_tui.engine import ownership
-from heretic_tui.engine.ownership import OWNER, Pulse, claimed, read_claim
+from heretic_tui.engine.ownership import OWNER, Pulse, ask_to_pause, claimed, read_claim
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
 
@@ -108,6 +108,22 @@ def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
         pulse.beat()
         assert read_claim(tmp_path).seen > past + 900
     Pulse(tmp_path).beat()  # nothing is claimed: nothing happens
+
+
+def test_a_request_to_pause_is_heard_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(ownership, "LISTEN", 0)
+    with claimed(tmp_path):
+        pulse = Pulse(tmp_path)
+        assert not pulse.asked_to_pause()
+        ask_to_pause(tmp_path)
+        assert pulse.asked_to_pause()
+        assert not pulse.asked_to_pause()
+
+
+def test_a_request_to_an_earlier_process_does_not_pause_the_next(tmp_path):
+    ask_to_pause(tmp_path)
+    with claimed(tmp_path):
+        assert not Pulse(tmp_path).asked_to_pause()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": 1}', "\x00", '{"host": "a", "more": 1}'])
