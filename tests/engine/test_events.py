@@ -43,6 +43,7 @@ def test_a_finished_trial_is_one_flat_object():
         "direction_index": 1.75,
         "parameters": {"attn.o_proj": KERNEL},
         "seconds": 12.346,
+        "subspace_dimensions": 1,
     }
 
 
