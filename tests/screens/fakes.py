@@ -68,8 +68,10 @@ def scripted(*said: Event, pause: float = 0.0, forever: bool = False) -> Iterato
 
 
 def fake_app(tmp_path: Path) -> HereticApp:
-    """The app over a worker that has no engine."""
-    return HereticApp(Control(EngineWorker(make_session=object), Preferences(), tmp_path / "runs"))
+    """The app over a worker that has no engine; what it shows stands in its state only, so no folder is followed."""
+    app = HereticApp(Control(EngineWorker(make_session=object), Preferences(), tmp_path / "runs"))
+    app._follow = lambda: None
+    return app
 
 
 def run_job(app: HereticApp, *said: Event, title: str = STUDY, **options: object) -> None:

@@ -36,8 +36,7 @@ def test_every_screen_is_a_key_away_and_opens(tmp_path, size):
         for key, mode in zip("23456", ("profile", "study", "inspector", "chat", "export"), strict=True):
             await pilot.press(f"f{key}")
             await until(pilot, lambda mode=mode: app.current_mode == mode and app.screen.query(StatusLine))
-            await pilot.pause()
-            assert mode.capitalize() in text_of(app).splitlines()[0]
+            await until(pilot, lambda mode=mode: mode.capitalize() in text_of(app).splitlines()[0])
 
     drive(app, steps, size)
 
@@ -143,8 +142,7 @@ def test_our_themes_colour_every_widget(tmp_path, theme):
         assert app.theme == theme
         app.control.show(study(tmp_path / "run"))
         await pilot.press("f3")
-        await pilot.pause()
-        assert "★" in text_of(app)
+        await until(pilot, lambda: "★" in text_of(app))
 
     drive(app, steps)
 
@@ -179,8 +177,7 @@ def test_leaving_asks_only_while_a_job_runs(tmp_path):
         await pilot.press("q")
         await until(pilot, lambda: "Stop the study and quit?" in text_of(app))
         await pilot.press("n")
-        await pilot.pause()
-        assert app.is_running
+        await until(pilot, lambda: app.is_running)
         app.control.stop()
         await until(pilot, lambda: not app.control.worker.busy)
         await pilot.press("q")
@@ -241,6 +238,6 @@ def test_resizing_at_any_moment_loses_nothing(tmp_path):
         for size in ((30, 8), (200, 60), (10, 3), (80, 24)):
             await pilot.resize_terminal(*size)
             await pilot.pause()
-        assert "40/40 trials" in text_of(app)
+        await until(pilot, lambda: "40/40 trials" in text_of(app))
 
     drive(app, steps)

@@ -91,8 +91,7 @@ def test_without_a_run_it_says_what_to_press(tmp_path):
         assert "No run is open" in text_of(app)
         assert "m  measure the model" in text_of(app)
         await pilot.press("m")
-        await pilot.pause()
-        assert "No model is loaded" in notices(app)
+        await until(pilot, lambda: "No model is loaded" in notices(app))
         assert not app.control.worker.busy
 
     drive(app, steps)
@@ -119,8 +118,7 @@ def test_a_measured_model_is_opened_as_a_run(tmp_path):
         event = events.Measured(path.name, path, 0, (20, 20), ROWS, 32, 9)
         run_job(app, event, title=MEASURE)
         await until(pilot, lambda: inspection(app) is not None)
-        await pilot.pause()
-        assert app.control.state.shown == path
+        await until(pilot, lambda: app.control.state.shown == path)
         assert "S(g,b)" in text_of(app)
 
     drive(app, steps)
@@ -142,8 +140,7 @@ def test_a_run_without_vectors_offers_to_measure_them(tmp_path, monkeypatch):
         event = events.Measured(path.name, path, 0, (20, 20), ROWS, 32, 9)
         run_job(app, event, title=MEASURE)
         await until(pilot, lambda: inspection(app).original is not None)
-        await pilot.pause()
-        assert "cosine of the means" in text_of(app)
+        await until(pilot, lambda: "cosine of the means" in text_of(app))
 
     drive(app, steps, run=path)
 
@@ -160,8 +157,7 @@ def test_every_view_fits_every_size(tmp_path, size):
             await pilot.press(key)
             await until(pilot, lambda name=name: f"─ {name}" in text_of(app))
         await pilot.press("g")
-        await pilot.pause()
-        assert "S(g*,b*)" in text_of(app)
+        await until(pilot, lambda: "S(g*,b*)" in text_of(app))
         await pilot.press("escape", "c")
         await pilot.pause()
         text = text_of(app)
@@ -228,11 +224,9 @@ def test_the_whole_table_scrolls_sorts_and_keeps_the_layer_column(tmp_path):
         assert [row.key for row in full.rows] == list(np.argsort(lengths)[::-1])
         assert "▼|r|" in full.columns[full.column].title
         await pilot.press("o")
-        await pilot.pause()
-        assert [row.key for row in full.rows] == list(np.argsort(lengths))
+        await until(pilot, lambda: [row.key for row in full.rows] == list(np.argsort(lengths)))
         await pilot.press("o")
-        await pilot.pause()
-        assert [row.key for row in full.rows] == list(range(ROWS))
+        await until(pilot, lambda: [row.key for row in full.rows] == list(range(ROWS)))
 
     drive(app, steps, run=path)
 
@@ -243,8 +237,7 @@ def test_the_legend_says_what_columns_marks_and_rows_are(tmp_path):
 
     async def steps(pilot):
         await pilot.press("l")
-        await pilot.pause()
-        assert isinstance(app.screen, Text)
+        await until(pilot, lambda: isinstance(app.screen, Text))
         for column in COLUMNS:
             assert column.meaning in app.screen.text
         assert "counted from 0" in app.screen.text
@@ -301,16 +294,14 @@ def test_before_and_after_changes_with_a_key_and_the_difference_is_said(tmp_path
         before = inspection(app).shown.geometry.rows[10].norm_r
         assert "original model" in text_of(app)
         await pilot.press("b")
-        await pilot.pause()
-        assert inspection(app).number == 7
+        await until(pilot, lambda: inspection(app).number == 7)
         assert inspection(app).shown.geometry.rows[10].norm_r < before / 10
         assert "Trial 7" in text_of(app)
         assert "′ original model" in text_of(app)
         await pilot.press("d")
         await until(pilot, lambda: "the direction is gone in layers 5 to 11" in front(app))
         await pilot.press("b")
-        await pilot.pause()
-        assert inspection(app).number == 0
+        await until(pilot, lambda: inspection(app).number == 0)
 
     drive(app, steps, (120, 40), run=path, trial=7)
 
@@ -323,14 +314,12 @@ def test_a_trial_is_chosen_from_the_front_and_measured(tmp_path, monkeypatch):
 
     async def steps(pilot):
         await pilot.press("T")
-        await pilot.pause()
-        assert isinstance(app.screen, Pick)
+        await until(pilot, lambda: isinstance(app.screen, Pick))
         trial = app.screen.query_one(Rows).key
         assert trial in app.control.state.study.on_front
         await pilot.press("enter")
         await until(pilot, lambda: inspection(app).trial == trial)
-        await pilot.pause()
-        assert f"trial {trial} were not measured yet" in front(app)
+        await until(pilot, lambda: f"trial {trial} were not measured yet" in front(app))
         await pilot.press("m")
         assert asked == [(path, trial)]
 
@@ -345,8 +334,7 @@ def test_measuring_again_asks_first(tmp_path, monkeypatch):
 
     async def steps(pilot):
         await pilot.press("m")
-        await pilot.pause()
-        assert isinstance(app.screen, Confirm)
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("n")
         assert not asked
         await pilot.press("m")
@@ -369,8 +357,7 @@ def test_while_a_study_runs_looking_works_and_measuring_is_refused_in_words(tmp_
         await until(pilot, lambda: inspection(app).shown.geometry.whole)
         app.control.model_name = "made/up"
         await pilot.press("M")
-        await pilot.pause()
-        assert "Pause it first: 3, then p" in notices(app)
+        await until(pilot, lambda: "Pause it first: 3, then p" in notices(app))
         assert not asked
         app.control.stop()
 
@@ -409,8 +396,7 @@ def test_identical_sets_show_everywhere_that_there_is_no_direction(tmp_path):
         await pilot.press("d")
         await until(pilot, lambda: "there was no direction to begin with" in text_of(app))
         await pilot.press("l")
-        await pilot.pause()
-        assert "there is no direction between them" in app.screen.text
+        await until(pilot, lambda: "there is no direction between them" in app.screen.text)
 
     drive(app, steps, (120, 40), run=path, trial=7)
 
@@ -425,8 +411,7 @@ def test_one_prompt_a_set_is_enough_to_look_at(tmp_path):
         assert charts[1].empty == "needs two prompts of each set"
         for key in ("s", "d", "v", "g"):
             await pilot.press(key)
-            await pilot.pause()
-        assert "S(g*,b*)" in text_of(app)
+        await until(pilot, lambda: "S(g*,b*)" in text_of(app))
 
     drive(app, steps, run=path)
 
@@ -462,8 +447,7 @@ def test_the_geometry_is_written_where_it_is_wanted_and_nothing_is_replaced_unas
 
     async def export(pilot, folder):
         await pilot.press("e")
-        await pilot.pause()
-        assert isinstance(app.screen, Ask)
+        await until(pilot, lambda: isinstance(app.screen, Ask))
         app.screen.query_one(Input).value = str(folder)
         await pilot.press("enter")
 
@@ -564,8 +548,7 @@ def test_another_run_takes_the_place_of_the_first_one(tmp_path):
         app.control.show(study(second))
         screen(app).engine_changed(())
         await until(pilot, lambda: inspection(app).path == second)
-        await pilot.pause()
-        assert len(screen(app).query_one("#table", Rows).rows) == 7
+        await until(pilot, lambda: len(screen(app).query_one("#table", Rows).rows) == 7)
 
     drive(app, steps, run=first)
 
@@ -579,14 +562,12 @@ def test_a_click_in_the_curves_and_the_heatmap_chooses_the_layer(tmp_path):
         curves = screen(app).query_one(Curves)
         _, columns = curves._columns[0]
         await pilot.click(Curves, offset=(columns[2], 3))
-        await pilot.pause()
-        assert inspection(app).row == 2
+        await until(pilot, lambda: inspection(app).row == 2)
         await pilot.press("s")
         await until(pilot, lambda: isinstance(app.focused, Heatmap))
         _, wide, _ = app.focused._measures()
         await pilot.click("#own", offset=(app.focused._left + 9 * wide, 1))
-        await pilot.pause()
-        assert inspection(app).row == 9
+        await until(pilot, lambda: inspection(app).row == 9)
 
     drive(app, steps, run=path)
 

@@ -71,8 +71,7 @@ def test_without_points_it_says_what_to_press_and_computes(app, run, monkeypatch
         assert "enter  compute it (about" in text_of(pilot.app)
         await pilot.press("enter")
         await until(pilot, lambda: part.projection is not None)
-        await pilot.pause()
-        assert "20 good" in text_of(pilot.app)
+        await until(pilot, lambda: "20 good" in text_of(pilot.app))
         assert "PaCMAP" in text_of(pilot.app)
         assert isinstance(pilot.app.focused, ProjectionPart)
         assert projection_path(Run(run)).is_file()
@@ -194,8 +193,7 @@ def test_the_stream_into_the_model_has_no_points_of_its_own(app, run):
 
     async def steps(pilot, part):
         pilot.app.screen.go(0)
-        await pilot.pause()
-        assert "shown: layer 0" in text_of(pilot.app)
+        await until(pilot, lambda: "shown: layer 0" in text_of(pilot.app))
 
     drive(app, run, steps, (120, 40))
 
@@ -214,8 +212,7 @@ def test_two_states_stand_side_by_side_where_there_is_room(app, tmp_path, size, 
             assert "trial 7" in text_of(pilot.app)
         else:
             pilot.app.screen.action_side()
-            await pilot.pause()
-            assert [plot.size.width > 0 for plot in plots] == [False, True]
+            await until(pilot, lambda: [plot.size.width > 0 for plot in plots] == [False, True])
 
     drive(app, path, steps, size, trial=7)
 

@@ -181,11 +181,9 @@ def test_a_direction_is_chosen_from_layers_components_and_saved_ones(app, path, 
         await until(pilot, lambda: part(app).chosen.key == "pc:1")
         assert "component 1 of layer" in front(app)
         part(app)._take("mine [bold]x[/]")
-        await pilot.pause()
-        assert "mine [bold]x[/]" in front(app)
+        await until(pilot, lambda: "mine [bold]x[/]" in front(app))
         part(app)._take("short")
-        await pilot.pause()
-        assert "has 3 numbers" in front(app)
+        await until(pilot, lambda: "has 3 numbers" in front(app))
         assert part(app).painted is None
 
     drive(app, path, steps)
@@ -296,8 +294,7 @@ def test_a_file_of_several_vectors_is_imported_one_by_one(app, path, sets, libra
         await until(pilot, lambda: dialog.query_one(Rows).key == "two two[1]")
         await pilot.press("enter")
         await until(pilot, lambda: part(app).chosen.key == "two two[1]")
-        await pilot.pause()
-        assert part(app).direction.vector[1] == 1
+        await until(pilot, lambda: part(app).direction.vector[1] == 1)
 
     drive(app, path, steps)
 
@@ -323,13 +320,11 @@ def test_what_a_direction_is_about_stands_below(app, path):
         assert "[[/]]" in words
         assert "for what is shown now" not in words
         app.screen_stack[0].action_layer(-1)
-        await pilot.pause()
-        assert "a: for what is shown now" in front(app)
+        await until(pilot, lambda: "a: for what is shown now" in front(app))
         await pilot.press("down", "enter")
         await until(pilot, lambda: app.engine.prompts[-1] == "A whole prompt")
         await until(pilot, lambda: view.painted is not None)
-        await pilot.pause()
-        assert text(app).cursor == 5
+        await until(pilot, lambda: text(app).cursor == 5)
 
     drive(app, path, steps, (120, 40))
 
@@ -340,8 +335,7 @@ def test_the_trial_is_read_too_and_both_values_are_told(app, path):
         inspection.trial = 3
         part(app).read_prompt("again")
         await until(pilot, lambda: set(part(app).desk.readings) == {0, 3})
-        await pilot.pause()
-        assert "trial 3" in front(app)
+        await until(pilot, lambda: "trial 3" in front(app))
         original = part(app).painted
         inspection.side = "trial"
         app.screen_stack[0]._show_front()
@@ -411,8 +405,7 @@ def test_everything_fits_in_every_size(app, path, size):
         part(app)._add("layer:1")
         part(app)._ask_vocabulary()
         await until(pilot, lambda: part(app).desk.vocabulary is not None)
-        await pilot.pause()
-        assert "12/12" in front(app)
+        await until(pilot, lambda: "12/12" in front(app))
         assert "promotes" in front(app)
 
     drive(app, path, steps, size)
@@ -445,8 +438,7 @@ def test_another_run_begins_anew(app, path, tmp_path, sets):
         app.control.show(study(other))
         app.screen_stack[0].engine_changed(())
         await until(pilot, lambda: app.control.state.inspection.path == other)
-        await pilot.pause()
-        assert part(app).chosen.key == "own"
+        await until(pilot, lambda: part(app).chosen.key == "own")
         assert "No prompt was read yet" in front(app)
         assert not part(app)._mixer.open
 
@@ -581,8 +573,7 @@ def test_the_sign_is_never_told_by_colour_alone(monkeypatch, system):
             assert (up.bold, down.underline) == (True, True)
             assert not none.reverse
         widget.set_numbers(True)
-        await pilot.pause()
-        assert widget.render_line(1).text.startswith("+9-9")
+        await until(pilot, lambda: widget.render_line(1).text.startswith("+9-9"))
 
     alone(widget, steps)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fakes import fake_app, study, text_of
+from fakes import fake_app, study, text_of, until
 
 from heretic_tui.widgets.key_bar import KeyBar
 
@@ -24,8 +24,7 @@ def test_the_way_to_the_help_is_always_told(tmp_path):
         await pilot.pause(0.2)
         for width in (200, 80, 40, 20):
             await pilot.resize_terminal(width, 24)
-            await pilot.pause()
-            assert "? Help" in text_of(app).splitlines()[-1]
+            await until(pilot, lambda: "? Help" in text_of(app).splitlines()[-1])
 
     drive(app, steps)
 
@@ -39,7 +38,6 @@ def test_a_click_on_a_key_is_as_good_as_the_key(tmp_path):
         await pilot.pause(0.2)
         at = text_of(app).splitlines()[-1].index("f Front")
         await pilot.click(KeyBar, offset=(at + 3, 0))
-        await pilot.pause()
-        assert app.screen.front_only
+        await until(pilot, lambda: app.screen.front_only)
 
     drive(app, steps, (120, 30))

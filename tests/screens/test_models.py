@@ -145,8 +145,7 @@ def test_names_facts_and_problems_are_data(tmp_path, world, size):
             models(app).action_move(1)
         runs(app).focus()
         await until(pilot, lambda: len(app.screen.read) == len(NASTY))
-        await pilot.pause()
-        assert "This run cannot be read." in text_of(app)
+        await until(pilot, lambda: "This run cannot be read." in text_of(app))
         assert not any(letter in text_of(app) for letter in FORBIDDEN)
 
     drive(app, steps, size)
@@ -179,8 +178,7 @@ def test_a_hub_id_typed_into_the_filter_is_taken_as_it_is(tmp_path, world):
         await until(pilot, lambda: models(app).rows)
         await pilot.press("slash")
         app.screen.query_one("#filter", Input).value = "made/up-7B"
-        await pilot.pause()
-        assert models(app).rows[-1].cells[1] == "typed"
+        await until(pilot, lambda: models(app).rows[-1].cells[1] == "typed")
         await pilot.press("enter")
         assert models(app).key == "made/up-7B"
         assert len(models(app).rows) == 2
@@ -421,8 +419,7 @@ def test_a_busy_engine_asks_what_comes_first(tmp_path, world, monkeypatch, answe
         await until(pilot, lambda: app.control.studying)
         app.screen.action_start()
         await until(pilot, lambda: isinstance(app.screen, Busy))
-        await pilot.pause()
-        assert "The engine is at work: study" in text_of(app)
+        await until(pilot, lambda: "The engine is at work: study" in text_of(app))
         app.screen.action_answer(answer)
         expected = [] if stopped is None else ["/shelf/seven"]
         await until(pilot, lambda: not isinstance(app.screen, Busy) and started == expected)

@@ -87,8 +87,7 @@ def test_the_form_fits_every_size(tmp_path, size):
         for group in ("prompts", "scoring", "search"):
             screen.query_one("#groups", Rows).select(group)
             screen._show_settings()
-            await pilot.pause()
-            assert screen.query_one(SettingRows).size.height > 8
+            await until(pilot, lambda: screen.query_one(SettingRows).size.height > 8)
 
     drive(tmp_path, steps, size)
 
@@ -192,8 +191,7 @@ def test_searching_goes_over_all_groups_and_escape_comes_back_to_what_was_found(
     async def steps(pilot, screen):
         await pilot.press("slash")
         screen.query_one("#filter", Input).value = "adapter rank"
-        await pilot.pause()
-        assert "full_normalization_lora_rank" in text_of(pilot.app)
+        await until(pilot, lambda: "full_normalization_lora_rank" in text_of(pilot.app))
         assert "batch_size" not in text_of(pilot.app)
         await pilot.press("enter", "escape")
         assert screen.field.key == "full_normalization_lora_rank"
@@ -252,8 +250,7 @@ def test_saving_a_built_in_profile_asks_for_a_name(tmp_path):
         ask = pilot.app.screen
         assert isinstance(ask, Ask)
         ask.query_one(Input).value = "demo"
-        await pilot.pause()
-        assert "there is a profile of this name already" in text_of(pilot.app)
+        await until(pilot, lambda: "there is a profile of this name already" in text_of(pilot.app))
         ask.query_one(Input).value = "own"
         await pilot.press("enter")
         await until(pilot, lambda: screen.draft.name == "own")
@@ -423,8 +420,7 @@ def test_the_first_prompts_are_shown_as_they_stand(tmp_path):
         await pilot.press("v")
         await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed), 60)
         assert screen.preview.prompt_set == "bad_prompts"
-        await pilot.pause()
-        assert "as they stand" in text_of(pilot.app)
+        await until(pilot, lambda: "as they stand" in text_of(pilot.app))
         assert screen.preview.texts[0].splitlines()[0][:40] in text_of(pilot.app)
 
     app = fake_session_app(tmp_path)
@@ -436,8 +432,7 @@ def test_what_is_wrong_with_a_prompt_file_is_said_in_words(tmp_path):
         await type_value(pilot, screen, "good_prompts.dataset", "./not-there.txt")
         await pilot.press("enter", "v")
         await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed), 60)
-        await pilot.pause()
-        assert "There is no prompt file or folder ./not-there.txt." in text_of(pilot.app)
+        await until(pilot, lambda: "There is no prompt file or folder ./not-there.txt." in text_of(pilot.app))
         assert pilot.app.control.state.failure is None
 
     drive_with(fake_session_app(tmp_path), steps, "demo")
@@ -508,11 +503,12 @@ def test_a_run_with_other_settings_is_named_and_keeps_them(tmp_path):
         screen.run_profile = (tmp_path / "made--up--1", store.resolve("demo").profile)
         pilot.app.control.state.shown = tmp_path / "made--up--1"
         screen._show_run()
-        await pilot.pause()
-        assert "settings differ from those that the run keeps (f shows them): made--up--1" in text_of(pilot.app)
+        await until(
+            pilot,
+            lambda: "settings differ from those that the run keeps (f shows them): made--up--1" in text_of(pilot.app),
+        )
         await pilot.press("f")
-        await pilot.pause()
-        assert "good_prompts.dataset" in text_of(pilot.app)
+        await until(pilot, lambda: "good_prompts.dataset" in text_of(pilot.app))
         assert "demo:plain_train" in text_of(pilot.app)
 
     drive(tmp_path, steps, (100, 40))

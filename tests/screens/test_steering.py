@@ -100,8 +100,7 @@ def test_an_addition_begins_at_the_direction_s_own_layer_and_says_its_unit(app):
         assert "two centres' distance" in text_of(app)
         typed(app, "amount", "-2.5")
         typed(app, "layers", "3, 8-10")
-        await pilot.pause()
-        assert "= layer 7 added x-2.5 at 3, 8-10" in text_of(app)
+        await until(pilot, lambda: "= layer 7 added x-2.5 at 3, 8-10" in text_of(app))
         await pilot.press("ctrl+s")
         assert chat(app).talk.columns[0].candidate == Steered("added", OfLayer(7), -2.5, (3, 8, 9, 10))
 
@@ -158,13 +157,11 @@ def test_the_list_of_directions_is_filtered_by_typing(app):
         await until(pilot, lambda: isinstance(app.screen, Pick))
         assert "cosine of the two means" in text_of(app)
         app.screen.query_one(Input).value = "polite"
-        await pilot.pause()
-        assert "from a pair of prompts" in text_of(app)
+        await until(pilot, lambda: "from a pair of prompts" in text_of(app))
         assert "layer 3" not in text_of(app)
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, SteeringDialog))
-        await pilot.pause()
-        assert "= politeness added x0.2 at 7" in text_of(app)
+        await until(pilot, lambda: "= politeness added x0.2 at 7" in text_of(app))
         assert "1 = the stream's own length" in text_of(app)
         await pilot.press("ctrl+s")
         assert chat(app).talk.columns[0].candidate == Steered("added", Saved("politeness"), 0.2, (7,))
@@ -184,8 +181,7 @@ def test_what_is_wrong_stands_beside_the_line_and_nothing_is_taken(app):
         assert "✗ The layers are numbered 0 to 11" in text_of(app)
         typed(app, "amount", "nan")
         typed(app, "layers", "all")
-        await pilot.pause()
-        assert "✗ Give a finite number" in text_of(app)
+        await until(pilot, lambda: "✗ Give a finite number" in text_of(app))
         await pilot.press("escape")
         assert not isinstance(app.screen, SteeringDialog)
         assert not isinstance(chat(app).talk.columns[0].candidate, Steered)
@@ -197,8 +193,7 @@ def test_the_same_direction_twice_spans_no_plane(app):
     async def steps(pilot):
         await open_dialog(app, pilot, "rotated")
         app.screen._set("towards", OfLayer(7))
-        await pilot.pause()
-        assert "✗ The same direction" in text_of(app)
+        await until(pilot, lambda: "✗ The same direction" in text_of(app))
 
     drive(app, steps)
 
@@ -344,8 +339,7 @@ def test_the_layer_that_is_looked_at_is_taken_to_the_chat(measured, size):
         app.control.state.inspection.go(9)
         await pilot.press("S")
         await until(pilot, lambda: isinstance(app.screen, SteeringDialog) and app.screen._sources is not None)
-        await pilot.pause()
-        assert "= layer 8 removed x1 everywhere" in text_of(app)
+        await until(pilot, lambda: "= layer 8 removed x1 everywhere" in text_of(app))
         await pilot.press("ctrl+s")
         await until(pilot, lambda: getattr(app.screen, "MODE", "") == "chat")
         await until(pilot, lambda: chat(app).talk is not None and chat(app).talk.two)
@@ -363,8 +357,7 @@ def test_the_direction_that_a_view_shows_goes_before_the_layer_s(measured):
         try:
             await pilot.press("S")
             await until(pilot, lambda: isinstance(app.screen, SteeringDialog))
-            await pilot.pause()
-            assert "= kind removed x1 everywhere" in text_of(app)
+            await until(pilot, lambda: "= kind removed x1 everywhere" in text_of(app))
             await pilot.press("escape")
             assert app.control.state.steering is None
         finally:

@@ -73,8 +73,7 @@ def test_table_and_scatter_are_one_selection(tmp_path):
         assert scatter.selected == table(app).key
         x, y = scatter._places[7]
         await pilot.click(Scatter, offset=(x, y))
-        await pilot.pause()
-        assert table(app).key == scatter.selected == app.control.trial == 7
+        await until(pilot, lambda: table(app).key == scatter.selected == app.control.trial == 7)
 
     drive(app, steps, (120, 40))
 
@@ -160,8 +159,7 @@ def test_a_trial_that_ended_early_says_so(tmp_path):
         shown(app, view)
         app.control.trial = 4
         app.screen.action_sort()
-        await pilot.pause()
-        assert "⋯" in text_of(app)
+        await until(pilot, lambda: "⋯" in text_of(app))
         assert "ended early" in text_of(app)
 
     drive(app, steps, (120, 40))
@@ -179,8 +177,7 @@ def test_a_failed_job_says_why_and_the_traceback_is_a_key_away(tmp_path):
         await until(pilot, lambda: "Something unforeseen happened" in text_of(app))
         assert "[bold]odd[/] \\x1b[31m" in " ".join(text_of(app).split())
         await pilot.press("!")
-        await pilot.pause()
-        assert "Traceback" in text_of(app)
+        await until(pilot, lambda: "Traceback" in text_of(app))
         await pilot.press("escape", "escape")
         assert "unforeseen" not in text_of(app)
 
@@ -193,8 +190,7 @@ def test_five_hundred_trials_keep_one_selection_and_a_right_front(tmp_path):
     async def steps(pilot):
         view = study(tmp_path / "run", 500)
         shown(app, view)
-        await pilot.pause()
-        assert "500/500 trials" in text_of(app)
+        await until(pilot, lambda: "500/500 trials" in text_of(app))
         beaten = {
             a.trial
             for a in view.records.values()
