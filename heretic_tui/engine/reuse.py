@@ -31,7 +31,8 @@ OF_NO_ACCOUNT = frozenset(
         "row_normalization", "full_normalization_lora_rank", "adapter_error", "allow_leak",
         "ablated_components", "ablated_layers", "ablate_embeddings",
         # how the search goes
-        "n_trials", "n_startup_trials", "n_ei_candidates", "multivariate", "seed", "storage", "end_dominated_trials",
+        "n_trials", "sampler",
+        "n_startup_trials", "n_ei_candidates", "multivariate", "seed", "storage", "end_dominated_trials",
         "kl_divergence_scale", "kl_divergence_target", "study_checkpoint_dir",
         # what is written, shown and done with it
         "max_shard_size", "checkpoint_action", "trial_index", "n_additional_trials", "model_action", "save_directory",

@@ -320,13 +320,19 @@ def _duration(trial: "optuna.trial.FrozenTrial") -> float:
     return trial.duration.total_seconds() if trial.duration else math.nan
 
 
-def _sampler(profile: Profile, trial: int) -> "optuna.samplers.TPESampler":
+def _sampler(profile: Profile, trial: int) -> "optuna.samplers.BaseSampler":
     import optuna
 
+    seed = None if profile.seed is None else _seed(profile.seed, trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if profile.sampler == "gp":
+            # Greedy decoding gives the same scores every time.
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=profile.n_startup_trials, deterministic_objective=True
+            )
         return optuna.samplers.TPESampler(
-            seed=None if profile.seed is None else _seed(profile.seed, trial),
+            seed=seed,
             n_startup_trials=profile.n_startup_trials,
             n_ei_candidates=profile.n_ei_candidates,
             multivariate=profile.multivariate,

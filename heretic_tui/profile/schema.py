@@ -389,13 +389,19 @@ class Profile(Table):
 
     # search
     n_trials: int = setting(200, "How many trials the search runs.", "search", unit="trials", ge=1)
+    sampler: Literal["tpe", "gp"] = setting(
+        "tpe",
+        "What proposes the parameters of trials: tree-structured Parzen estimators, or Gaussian processes, which weigh "
+        "all parameters together and take longer to propose.",
+        "search",
+    )
     n_startup_trials: int = setting(
         60, "How many of the first trials take random parameters, to explore.", "search", unit="trials", ge=0
     )
     n_ei_candidates: int = setting(
-        128, "How many candidates the sampler weighs for each trial.", "search", unit="candidates", ge=1
+        128, "How many candidates the TPE sampler weighs for each trial.", "search", unit="candidates", ge=1
     )
-    multivariate: bool = setting(True, "Let the sampler see parameters together instead of one by one.", "search")
+    multivariate: bool = setting(True, "Let the TPE sampler see parameters together instead of one by one.", "search")
     end_dominated_trials: bool = setting(
         True,
         "End a trial as soon as it is certain that another one is better in every objective. The front stays the same; "
