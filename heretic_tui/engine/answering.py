@@ -13,7 +13,6 @@ from heretic_tui import paths
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.chat import Answer, Candidate, OfTrial, Original, Sampling, Turn
-from heretic_tui.engine.decoding import stream
 from heretic_tui.engine.directions import Directions, load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished
@@ -27,6 +26,7 @@ from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.steering import Given, OfComponent, OfLayer, Saved, Source, Steered, check_layers
 from heretic_tui.engine.stream_edits import Change, adding, adding_relative, changed, removing, rotating
+from heretic_tui.engine.streaming import stream
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.decoding import probe
 from heretic_tui.engine.hardware import free_memory, out_of_memory, release_memory
 from heretic_tui.engine.language_model import Encoded, LanguageModel
+from heretic_tui.engine.stepper import probe
 
 PROBED = 16
 """Tokens of each prompt that a probe reads."""

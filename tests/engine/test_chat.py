@@ -11,7 +11,6 @@ from tiny_models import TEMPLATE, result, run, same_weights, tiny_model, weights
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.chat import ChatMessage, OfTrial, Original, Sampling, Turn
-from heretic_tui.engine.decoding import chooser, stream
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished, TextGenerated, TrialStarted
@@ -19,6 +18,7 @@ from heretic_tui.engine.pipeline import chat, resume_study, start_study
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.session import Session
 from heretic_tui.engine.steering import OfLayer, Steered
+from heretic_tui.engine.streaming import chooser, stream
 from heretic_tui.engine.style import style_of
 
 REMOVED = Steered("removed", OfLayer(1))

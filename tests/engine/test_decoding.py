@@ -6,15 +6,11 @@ import torch
 from tiny_models import CONFIGS, PAD, result, run, tiny_model
 
 from heretic_tui.engine.chat import Sampling
-from heretic_tui.engine.decoding import (
-    answer_log_probabilities,
-    first_token_log_probabilities,
-    generate,
-    logits_processor,
-    probe,
-    stream,
-)
+from heretic_tui.engine.decoding import generate
 from heretic_tui.engine.events import Progress, TextGenerated
+from heretic_tui.engine.log_probabilities import answer_log_probabilities, first_token_log_probabilities
+from heretic_tui.engine.stepper import logits_processor, probe
+from heretic_tui.engine.streaming import stream
 
 TEXTS = [
     "U:x\nA:",

@@ -4,7 +4,8 @@ from tiny_models import result, tiny_model
 from torch import nn
 
 from heretic_tui.engine import products
-from heretic_tui.engine.decoding import first_token_log_probabilities, generate
+from heretic_tui.engine.decoding import generate
+from heretic_tui.engine.log_probabilities import first_token_log_probabilities
 from heretic_tui.engine.products import Products
 
 ROWS = [1, 7, 8, 31, 32, 64, 65, 200]
@@ -17,6 +18,14 @@ def slow_in_16_bits(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=[True, False], ids=["packs", "cannot pack"])
+def packs(request, monkeypatch):
+    """A processor for which weights are packed, and one for which they are not."""
+    assert not request.param or products.packs_rightly(), "this build of torch cannot pack weights"
+    monkeypatch.setattr(products, "packing_is_quicker", lambda: request.param)
+    return request.param
+
+
 def network(dtype, bias=True, outputs=24):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(40, outputs, bias=bias)).to(dtype)
@@ -25,7 +34,7 @@ def network(dtype, bias=True, outputs=24):
 @pytest.mark.parametrize("outputs", [24, 24 * 40])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_float32_product_is_what_the_module_gives(rows, bias, outputs):
+def test_a_float32_product_is_what_the_module_gives(rows, bias, outputs, packs):
     plain = network(torch.float32, bias, outputs)
     inputs = torch.randn(rows, 40)
     exact = inputs.double() @ plain[0].weight.double().t() + (plain[0].bias.double() if bias else 0)
@@ -38,7 +47,7 @@ def test_a_float32_product_is_what_the_module_gives(rows, bias, outputs):
 @pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_bfloat16_product_is_the_exact_sum_rounded_once(rows, bias, keeps, slow_in_16_bits):
+def test_a_bfloat16_product_is_the_exact_sum_rounded_once(rows, bias, keeps, slow_in_16_bits, packs):
     plain = network(torch.bfloat16, bias)
     inputs = torch.randn(rows, 40).bfloat16()
     exact = inputs.double() @ plain[0].weight.double().t() + (plain[0].bias.double() if bias else 0)
@@ -49,7 +58,7 @@ def test_a_bfloat16_product_is_the_exact_sum_rounded_once(rows, bias, keeps, slo
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=2**-8)
 
 
-def test_rows_may_lie_in_more_dimensions():
+def test_rows_may_lie_in_more_dimensions(packs):
     plain = network(torch.float32)
     inputs = torch.randn(4, 5, 40)
     with torch.inference_mode():
@@ -84,15 +93,23 @@ def test_hooks_on_a_module_still_see_what_goes_through_it():
     assert seen == [(8, 24)]
 
 
-def test_copies_that_would_fill_the_memory_are_not_kept(monkeypatch):
+def test_copies_that_would_fill_the_memory_are_not_kept(monkeypatch, packs):
     monkeypatch.setattr(products, "float32_is_quicker", lambda dtype: True)
     plain = network(torch.bfloat16)
-    assert Products(plain, 8).keeps
+    roomy = Products(plain, 8)
+    assert (roomy.packs, roomy.keeps) == (packs, not packs)
     monkeypatch.setattr(products, "free_memory", lambda device: 4 * 4 * 40 * 24)
-    assert not Products(plain, 8).keeps
+    tight = Products(plain, 8)
+    assert not tight.packs
+    assert not tight.keeps
 
 
-def test_weights_edited_between_two_answers_count_in_the_second(monkeypatch):
+def test_nothing_is_prepared_where_no_step_follows(packs):
+    plain = network(torch.float32)
+    assert not Products(plain, 0).packs
+
+
+def test_weights_edited_between_two_answers_count_in_the_second(monkeypatch, packs):
     """The float32 copies must not outlive the weights that they were made of."""
     monkeypatch.setattr(products, "float32_is_quicker", lambda dtype: True)
     model = tiny_model("llama", batch_size=8)
@@ -112,6 +129,6 @@ def test_weights_edited_between_two_answers_count_in_the_second(monkeypatch):
     torch.testing.assert_close(result(first_token_log_probabilities(model, texts, "test")), fresh, atol=0.1, rtol=0)
 
 
-def test_which_dtype_is_quicker_is_found_on_the_machine():
+def test_what_is_quicker_is_found_on_the_machine():
     assert isinstance(products.float32_is_quicker(torch.bfloat16), bool)
-    assert not products.float32_is_quicker(torch.float32)
+    assert isinstance(products.packing_is_quicker(), bool)

@@ -5,9 +5,11 @@ from tiny_models import result, tiny_model
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from heretic_tui.engine import decoding
-from heretic_tui.engine.decoding import Stepper, first_token_log_probabilities, generate
+from heretic_tui.engine import stepper
+from heretic_tui.engine.decoding import generate
+from heretic_tui.engine.log_probabilities import first_token_log_probabilities
 from heretic_tui.engine.roomy_cache import ROOM, RoomyLayer, attends_to_all, roomy_cache
+from heretic_tui.engine.stepper import Stepper
 
 OPENING = "S:you are a helpful assistant\nU:"
 TEXTS = [f"{OPENING}{question}\nA:" for question in ("x", "what is the capital of France, and of Spain?", "why", "x2")]
@@ -98,7 +100,7 @@ def test_prompts_that_are_the_beginning_of_others_keep_a_token_of_their_own(text
 def test_the_first_token_s_distribution_is_that_without_a_common_opening(monkeypatch):
     model = tiny_model(batch_size=4)
     found = result(first_token_log_probabilities(model, TEXTS, "test"))
-    monkeypatch.setattr(decoding, "SHORTEST_OPENING", 10_000)
+    monkeypatch.setattr(stepper, "SHORTEST_OPENING", 10_000)
     torch.testing.assert_close(found, result(first_token_log_probabilities(model, TEXTS, "test")))
 
 
