@@ -9,7 +9,6 @@ from heretic_tui.engine.background import Job
 from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.language_model import Encoded, LanguageModel
-from heretic_tui.engine.stepper import Stepper
 
 DECIDE_EVERY = 8
 """Steps between two looks at the texts so far."""
@@ -81,9 +80,11 @@ def _decode(
     enough: Enough,
     report: Callable[[int], Progress],
 ) -> Job[list[Continuation]]:
+    from heretic_tui.engine.static_stepper import StaticStepper
+
     rows: list[list[int]] = [[] for _ in range(len(batch.ids))]
     ended: dict[int, str] = {}
-    stepper = Stepper(model, batch)
+    stepper = StaticStepper(model, batch, max_tokens)
     active = list(range(len(rows)))
     told: set[int] = set()
     stopped = False

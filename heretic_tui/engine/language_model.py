@@ -17,6 +17,8 @@ from heretic_tui.engine.writers import Writer, find_embeddings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from heretic_tui.engine.static_stepper import StaticSteps
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -50,7 +52,8 @@ class LanguageModel:
 
     `source` is the folder that its safetensors files are in, if it comes from such; `stamps` holds their sizes and
     times of change when they were loaded. `batch_size` and `response_prefix` are found at the start of a study; the
-    batch size shrinks where memory runs out.
+    batch size shrinks where memory runs out. `static` says whether decoding steps may be static: no more once it has
+    failed.
     """
 
     name: str
@@ -63,6 +66,8 @@ class LanguageModel:
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     batch_size: int = 1
     response_prefix: str = ""
+    static: bool = True
+    static_steps: "StaticSteps | None" = field(default=None, repr=False)
     _pristine: dict[str, Pristine] = field(default_factory=dict)
 
     @property
