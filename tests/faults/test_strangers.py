@@ -239,6 +239,21 @@ def test_numbers_that_nothing_has_are_refused(study, attempt, what):
     attempt(f"{name}: {what}", told.value.cause)
 
 
+def test_directions_whose_parts_do_not_fit_together_are_refused(study):
+    import torch
+    from safetensors.torch import save_file
+
+    from heretic_tui.engine.directions import load_directions
+    from heretic_tui.engine.inspection.run_directions import load_run_directions
+
+    path = study / "directions.safetensors"
+    for shape in ((2, 3, 4), (7,), (9, 32)):
+        save_file({"good": torch.zeros(4, 32), "bad": torch.zeros(4, 32), "vectors": torch.zeros(*shape)}, path)
+        for load in (load_directions, load_run_directions):
+            with pytest.raises(EngineError, match="do not fit together"):
+                load(path)
+
+
 PROFILES = {
     "nothing": lambda path: path.write_text(""),
     "another language": lambda path: path.write_text("{}"),
