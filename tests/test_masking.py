@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heretic_tui.engine.errors import EngineError
@@ -125,6 +125,7 @@ def test_the_token_that_the_hub_keeps_in_its_file_is_hidden(tmp_path, monkeypatc
     assert holds_token("an-odd-token-1")
 
 
+@settings(max_examples=30)
 @given(st.text(), st.text("abc@/?#é ", min_size=1))
 def test_a_line_of_json_stays_one(text, more):
     value = {"text": text, "address": f"x://u:{more}@h", "said": f'password={more}" token='}

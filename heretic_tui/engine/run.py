@@ -104,7 +104,11 @@ class Run:
         if not self._begun:
             return [], self.profile.n_trials
         study = self.read_study()
-        return list(read_records(study)), wanted(study, self.profile)
+        records = list(read_records(study))
+        names = {objective.name for objective in self.profile.objectives}
+        if (strange := next((one.trial for one in records if not names <= one.scores.keys()), None)) is not None:
+            raise EngineError(f"Trial {strange} of {self.name} lacks a score.", "Restore the study from a backup.")
+        return records, wanted(study, self.profile)
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have, also while it is running; it sees it at its next trial.
@@ -304,8 +308,10 @@ class Run:
 
 def create_run(runs_dir: Path, model_name: str, profile_name: str, profile: Profile) -> Run:
     """Make the folder of a new run with a free number, and freeze the profile in it."""
-    model = file_name(Path(model_name).name if Path(model_name).exists() else model_name, "model")
-    stem = f"{model}--{file_name(profile_name, 'profile')}"
+    model = model_name
+    with suppress(OSError, ValueError):  # no name that a file can have
+        model = Path(model_name).name if Path(model_name).exists() else model_name
+    stem = f"{file_name(model, 'model')}--{file_name(profile_name, 'profile')}"
     try:
         make_folder(runs_dir)
         number = 1 + max((_number(path.name, stem) for path in runs_dir.iterdir()), default=0)

@@ -149,6 +149,8 @@ def test_a_link_in_a_runs_folder_leads_nothing_elsewhere(study, tmp_path, hereti
     attempt(f"{name} is a link", summarize(Run(study)).problem)
 
 
+MORE = int(os.environ.get("MORE_EXAMPLES", "1"))
+"""How many times as many examples are tried, at random where it is more than once; the usual ones are always the same."""
 WRONG = [None, True, -1, 0, 10**30, 1e308, -1e308, float("inf"), float("nan")]
 WRONG += ["", "x", "\x1b[2J", [], {}, [[]], {"a": 1}]
 
@@ -194,7 +196,7 @@ def test_whatever_a_file_of_a_run_holds_it_is_shown_or_refused_in_words(study, n
     lines = path.read_text().splitlines() if name.endswith("l") else [path.read_text()]
     intact = json.loads(lines[0])
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20 * MORE, derandomize=MORE == 1, deadline=None, suppress_health_check=list(HealthCheck))
     @given(broken(intact))
     def check(content):
         path.write_text("\n".join([json.dumps(content), *lines[1:]]) + "\n")
@@ -207,7 +209,7 @@ def test_whatever_a_journal_holds_it_is_shown_or_refused_in_words(study):
     journal = study / "study.journal"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40 * MORE, derandomize=MORE == 1, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, len(lines) - 1).flatmap(lambda at: st.tuples(st.just(at), broken(lines[at]))))
     def check(changed):
         at, content = changed
@@ -255,7 +257,6 @@ def test_directions_whose_parts_do_not_fit_together_are_refused(study):
 
 
 PROFILES = {
-    "nothing": lambda path: path.write_text(""),
     "another language": lambda path: path.write_text("{}"),
     "brackets without an end": lambda path: path.write_text("model = " + "[" * 100_000),
     "a number without an end": lambda path: path.write_text("n_trials = " + "9" * 100_000),
