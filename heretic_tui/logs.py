@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import cast
 
 from heretic_tui import paths
 from heretic_tui.masking import masked
@@ -27,8 +27,8 @@ def log_file() -> Path:
 class LogFile(RotatingFileHandler):
     """The log on disk, for this person alone."""
 
-    def _open(self) -> TextIO:  # type: ignore[override]
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener)
+    def _open(self) -> io.TextIOWrapper:
+        return cast("io.TextIOWrapper", open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener))
 
 
 class Masked(logging.Formatter):

@@ -12,11 +12,11 @@ def own_state(tmp_path_factory):
 
 
 @pytest.fixture
-def attempt(record_property):
+def attempt(record_property, tmp_path):
     """Note an attempt and what became of it."""
 
     def note(tried, outcome):
-        record_property("attempt", (str(tried), str(outcome)))
+        record_property("attempt", (str(tried), str(outcome).replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")))
 
     return note
 

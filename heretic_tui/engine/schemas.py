@@ -18,7 +18,7 @@ def checked(kind: type[T], fields: Any) -> T:
     from pydantic import ValidationError
 
     try:
-        found: T = _adapter(kind).validate_python(fields)
+        found: T = _adapter(kind).validate_python(fields)  # type: ignore[arg-type] # a class can be hashed
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

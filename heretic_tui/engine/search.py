@@ -244,7 +244,7 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
     _quiet()
     if location is None and not journal.is_file():
         raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
-    with storage_failures(journal, location):
+    with storage_failures(journal, location, reading=True):
         storage = opened_with(location) if location else _journal_storage(journal)
         names = optuna.get_all_study_names(storage)
         wanted = journal.parent.name if location else STUDY_NAME
@@ -419,8 +419,10 @@ def _whole_lines(content: bytes) -> int:
 
 
 @contextmanager
-def storage_failures(journal: Path | None = None, location: str | None = None) -> Iterator[None]:
-    """Turn what a storage raises into errors that say what to do."""
+def storage_failures(
+    journal: Path | None = None, location: str | None = None, *, reading: bool = False
+) -> Iterator[None]:
+    """Turn what a storage raises into errors that say what to do; `reading` it, nothing else than it can be wrong."""
     try:
         yield
     except OSError as error:
@@ -429,7 +431,7 @@ def storage_failures(journal: Path | None = None, location: str | None = None) -
     except (KeyError, TypeError, ValueError) as error:
         told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         told = told or any(words in str(error) for words in ("log format", "integer string"))
-        if journal is None or (isinstance(error, ValueError) and not told):
+        if journal is None or (isinstance(error, ValueError) and not (told or reading)):
             raise
         raise _damaged_journal(journal, error) from error
     except EngineError:

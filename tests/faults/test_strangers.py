@@ -150,7 +150,7 @@ def test_a_link_in_a_runs_folder_leads_nothing_elsewhere(study, tmp_path, hereti
 
 
 MORE = int(os.environ.get("MORE_EXAMPLES", "1"))
-"""How many times as many examples are tried, at random where it is more than once; the usual ones are always the same."""
+"""How many times as many examples are tried; where it is more than once, others each time."""
 WRONG = [None, True, -1, 0, 10**30, 1e308, -1e308, float("inf"), float("nan")]
 WRONG += ["", "x", "\x1b[2J", [], {}, [[]], {"a": 1}]
 
