@@ -249,8 +249,6 @@ def name_problem(name: str, taken: Collection[str | None]) -> str | None:
         return "Give it a name."
     if "\n" in bare or "\r" in bare:
         return "A name is one line."
-    if not bare.isprintable():
-        return "A name has no invisible characters."
     if len(bare) > LONGEST_NAME:
         return f"That is longer than {LONGEST_NAME} characters."
     if RESERVED.fullmatch(bare):
