@@ -5,6 +5,8 @@ import sys
 
 ESCAPE_DELAY = "25"
 """Milliseconds after which an escape is the key and not the beginning of a longer sequence."""
+TIGHTENED = 2
+"""How deep the program's own folders are made private at each start: what lies deeper is shut in by what is above."""
 
 
 def main() -> None:
@@ -15,9 +17,13 @@ def main() -> None:
         sys.stdout.write(f"heretic-tui {__version__}\n")
         return
     os.environ.setdefault("ESCDELAY", ESCAPE_DELAY)  # read when Textual is imported
+    from heretic_tui import paths
+    from heretic_tui.private import tighten
+
+    for folder in paths.own_folders():
+        tighten(folder, TIGHTENED)
     if not sys.argv[1:] and sys.stdin.isatty() and sys.stdout.isatty():
         # The app has no arguments to parse, and without their parser its first picture comes sooner.
-        from heretic_tui import paths
         from heretic_tui.app import run_app
         from heretic_tui.failures import explained
 

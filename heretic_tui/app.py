@@ -33,6 +33,7 @@ from heretic_tui.widgets.status_line import Status, StatusLine
 from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
+    from heretic_tui.engine.leave import What
     from heretic_tui.engine.memory import MemoryReading
 
 logger = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ class HereticApp(App[None]):
         for event in events:
             if isinstance(event, JobEnded | StudyFinished):
                 self._ring(event)
+            if isinstance(event, JobEnded) and event.failure is not None and event.failure.asks is not None:
+                self._ask_leave(event.title, *event.failure.asks)
         screen = self._frame()
         if screen is None:
             return
@@ -242,6 +245,22 @@ class HereticApp(App[None]):
             self.notify(f"{event.trials} trials done, {len(event.front)} on the front.", title=event.run, markup=False)
             # OSC 9: terminals that know it show a notification of the desktop, others ignore it.
             self._driver.write(f"\x1b]9;{one_line(event.run)}: {event.trials} trials done\x07")
+
+    def _ask_leave(self, title: str, model: str, what: "What") -> None:
+        """Ask for the yes that a job has failed for want of, and load the model then."""
+        from heretic_tui.control import LOAD
+        from heretic_tui.screens.leave_dialog import question
+
+        def answered(yes: bool | None) -> None:
+            if not yes:
+                return
+            self.control.allow(model, what)
+            if title == LOAD:
+                self.control.load(model)
+            else:
+                self.notify(f"It is allowed now: ask for the {title} again.", markup=False)
+
+        self.push_screen(question(model.rstrip("/").rpartition("/")[2], what), answered)
 
     def open_run(self, path: Path) -> None:
         """Open a run of earlier days from its folder, without its model, and show it."""

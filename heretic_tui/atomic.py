@@ -2,23 +2,32 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from heretic_tui.private import FILE, make_folder
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+
+def write_whole(path: Path, write: Callable[[Path], object], *, private: bool = True) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place; folders are made as needed.
 
-    A link stays a link, and what replaces a file keeps its mode. Raises `OSError`; the old file then still stands.
+    A `private` file is for this person alone, whatever the umask and whatever it was before; any other one gets the
+    ordinary rights, or keeps those of the file that it replaces. A link stays a link. Raises `OSError`; the old file
+    then still stands.
     """
     target = path.resolve()
     # A name of its own for each, since two threads may write the same file.
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if private:
+            make_folder(target.parent)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        mode = _made(temporary, FILE if private else 0o666)
         write(temporary)
-        _keep_mode(target, temporary)
+        _give_mode(temporary, _mode(target) if target.exists() and not private else mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -27,7 +36,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _keep_mode(target: Path, temporary: Path) -> None:
-    # Only where they differ: some file systems have no modes to set.
-    if target.exists() and (mode := target.stat().st_mode & 0o777) != temporary.stat().st_mode & 0o777:
-        temporary.chmod(mode)
+def _made(path: Path, mode: int) -> int:
+    """Make an empty file before anything is in it that others could read; gives the rights that it got."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    return _mode(path)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _give_mode(path: Path, mode: int) -> None:
+    # Only where they differ: some file systems have no modes to set, and some libraries set their own.
+    if _mode(path) != mode:
+        path.chmod(mode)

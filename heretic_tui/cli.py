@@ -19,6 +19,7 @@ from heretic_tui.options import (
     profile_of,
     runs_dir_of,
     say_notes,
+    say_yes_to,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def run(
     name = model or loaded.profile.model
     if name is None:
         raise typer.BadParameter("Give a model: a hub id, a folder or a .gguf file.")
+    say_yes_to([name], set_)
     _start(name, loaded, runs_dir, json)
 
 
@@ -203,6 +205,7 @@ def evaluate(
     from heretic_tui.console import show_job
     from heretic_tui.engine import pipeline
 
+    say_yes_to([model, base], set_)
     show_job(pipeline.evaluate(model, base, profile_of(profile, set_, None, None).profile), as_json=json)
 
 
@@ -280,6 +283,7 @@ def _resume(
     from heretic_tui.profile import store
 
     opened = open_run(runs_dir_of(runs_dir), name)
+    say_yes_to([opened.model_name], changes)
     if profile is not None or changes or seed is not None:
         extra = [*(changes or []), *([f"seed={seed}"] if seed is not None else [])]
         asked = store.resolve(profile, extra) if profile else store.apply_overrides(opened.profile, extra)

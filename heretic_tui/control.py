@@ -14,8 +14,10 @@ from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
     from heretic_tui import exports
+    from heretic_tui.engine.catalog import ModelEntry
     from heretic_tui.engine.chat import Sampling, Turn
     from heretic_tui.engine.inspection.reading import Subject
+    from heretic_tui.engine.leave import What
     from heretic_tui.engine.loading import Loader
     from heretic_tui.engine.session import Session
     from heretic_tui.engine.steering import Steered
@@ -41,8 +43,8 @@ class Control:
         """The profile that a new study is to use; None is the default one, not read yet."""
         self.trial: int | None = None
         """The trial that is selected, on every screen; 0 is the original model."""
-        self.trusted: set[str] = set()
-        """Models whose own code the person has allowed to run, until the app ends."""
+        self.trusted: set[tuple[str, What]] = set()
+        """Models and what the person has allowed them: to run code of their own, to be read from pickles."""
         self._loaded_since = False
         """Whether a model was loaded by itself after the shown run was opened."""
 
@@ -86,12 +88,31 @@ class Control:
         return self.profile
 
     def trusting(self, name: str, loaded: "LoadedProfile") -> "LoadedProfile":
-        """The profile with which this model is loaded: its own code runs where the person has allowed it."""
-        if name not in self.trusted or loaded.profile.trust_remote_code:
+        """The profile with which this model is loaded: with the leave that the person has given to it."""
+        from heretic_tui.engine.leave import SETTINGS
+
+        wanted = [SETTINGS[what] for what in ("code", "pickles") if (name, what) in self.trusted]
+        missing = [setting for setting in wanted if not getattr(loaded.profile, setting)]
+        if not missing:
             return loaded
         from heretic_tui.profile import store
 
-        return store.apply_overrides(loaded, ["trust_remote_code=true"])
+        return store.apply_overrides(loaded, [f"{setting}=true" for setting in missing])
+
+    def allow(self, name: str, what: "What") -> None:
+        """Take the person's yes for a model."""
+        from heretic_tui.engine.leave import say_yes
+
+        say_yes(what, name)
+        self.trusted.add((name, what))
+
+    def recall(self, name: str, entry: "ModelEntry | None") -> None:
+        """Take up what was allowed to a model at an earlier time, if it is still the same. Reads from disk."""
+        from heretic_tui.engine.leave import recalled
+
+        revision = entry.path.name if entry is not None and entry.kind == "hub" else None
+        found = recalled(name, entry.path if entry is not None else Path(name), revision)
+        self.trusted |= {(name, what) for what in found}
 
     def show(self, study: StudyView) -> None:
         """Let the screens be about a run that was read from its folder."""

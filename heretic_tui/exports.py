@@ -1,7 +1,6 @@
 """An export as the screen knows it: what is asked for, where it goes, how it went. No screen and no torch is needed."""
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from heretic_tui.engine.dtypes import export_size
 from heretic_tui.engine.events import Event
 from heretic_tui.engine.records import ModelFacts, Score
 from heretic_tui.formats import duration, heading, one_line, size
+from heretic_tui.names import file_name
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 EXPORT = "export"
@@ -98,7 +98,7 @@ class Place:
 
 def default_place(model: str, trial: int, *, adapter: bool) -> str:
     """A folder in the current directory, named after model and trial."""
-    stem = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2].removesuffix(".gguf")).strip("-.") or "model"
+    stem = file_name(model.rstrip("/").rpartition("/")[2].removesuffix(".gguf"), "model")
     return f"./{stem}-trial-{trial}{'-adapter' if adapter else ''}"
 
 

@@ -3,9 +3,12 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 
 from heretic_tui.formats import plain
+from heretic_tui.masking import masked
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -16,6 +19,7 @@ class Interrupted(Exception):
 
 def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> int:
     """Run a command and turn what it raises into a message and an exit code; a traceback only with `debug`."""
+    sys.excepthook = _told_whole
     try:
         result = command()
         if result == INTERRUPTED:  # what typer makes of a Ctrl+C outside a job
@@ -23,6 +27,7 @@ def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> i
         sys.stdout.flush()
     except BaseException as error:
         code, text = _told(error)
+        text = masked(text)
         if debug and code == FAILED:
             raise
         if _stdout_is_gone(error):
@@ -33,6 +38,11 @@ def explained(command: Callable[[], object], *, debug: bool, as_json: bool) -> i
             sys.stderr.write(f"{plain(text)}\n")
         return code
     return result if isinstance(result, int) else DONE
+
+
+def _told_whole(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback on standard error, without the secrets that an exception's words may hold."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _stdout_is_gone(error: BaseException) -> bool:

@@ -5,6 +5,8 @@ import math
 import unicodedata
 from typing import Any
 
+from heretic_tui.masking import masked
+
 
 def size(count: float) -> str:
     """Bytes in decimal units: 5.3 MB."""
@@ -50,8 +52,8 @@ def _control(letter: str) -> bool:
 
 
 def json_line(value: Any) -> str:
-    """One JSON value and a line break, strictly valid."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n"
+    """One JSON value and a line break, strictly valid, without a secret in it."""
+    return masked(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _finite(value: Any) -> Any:

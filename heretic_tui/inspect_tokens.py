@@ -184,7 +184,7 @@ class _Out:
         else:
             assert self.run is not None
             folder = inspection_path(self.run, "tables")
-        write_text(folder / name, text)
+        write_text(folder / name, text, private=self.to is None)
         return [folder / name]
 
     def say(self, *lines: str) -> None:

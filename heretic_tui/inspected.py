@@ -55,7 +55,7 @@ class Inspected:
         from heretic_tui.engine.files import write_text
 
         path = self.named(name)
-        write_text(path, text)
+        write_text(path, text, private=self.to is None)
         return path
 
     def say(self, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.private import make_folder
 
 if TYPE_CHECKING:
     from heretic_tui.engine.catalog import ModelEntry
@@ -158,7 +159,7 @@ def throw_away(path: Path) -> Path:
         target = trash / f"{path.name}.{number}"
     with Run(path).locked():
         try:
-            trash.mkdir(exist_ok=True)
+            make_folder(trash)
             path.rename(target)
             (target / OWNER).unlink(missing_ok=True)
         except OSError as error:

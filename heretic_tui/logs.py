@@ -5,12 +5,16 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import cast
 
 from heretic_tui import paths
+from heretic_tui.masking import masked
+from heretic_tui.private import make_folder, opener, tighten
 
 LOG_BYTES, LOG_FILES = 2_000_000, 3
 
@@ -20,21 +24,44 @@ def log_file() -> Path:
     return paths.log_dir() / "app.log"
 
 
+class LogFile(RotatingFileHandler):
+    """The log on disk, for this person alone."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return cast("io.TextIOWrapper", open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener))
+
+
+class Masked(logging.Formatter):
+    """Lines of the log, tracebacks included, with every secret in them hidden."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for a record."""
+        return masked(super().format(record))
+
+
 def log_to_file() -> None:
     """Send every library's log to the file and nowhere else; a folder that cannot be written costs the log only."""
     root = logging.getLogger()
     for old in [*root.handlers]:
         root.removeHandler(old)
     try:
-        log_file().parent.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = RotatingFileHandler(
+        make_folder(log_file().parent)
+        tighten(log_file().parent)
+        handler: logging.Handler = LogFile(
             log_file(), maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
         )
     except OSError:
         handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Masked("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    threading.excepthook = _log_failure
+
+
+def _log_failure(failure: threading.ExceptHookArgs) -> None:
+    """A thread that died: in the log, and nowhere where a secret could be read."""
+    if failure.exc_value is not None:
+        logging.getLogger(__name__).error("A thread died", exc_info=failure.exc_value)
 
 
 class Terminal(io.TextIOWrapper):
@@ -63,8 +90,8 @@ def own_terminal() -> Iterator[None]:
     kept = [os.dup(1), os.dup(2)]
     try:
         path = log_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sink = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        make_folder(path.parent)
+        sink = opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError:
         sink = os.open(os.devnull, os.O_WRONLY)
     for stream in saved:

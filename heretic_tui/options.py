@@ -39,6 +39,17 @@ def profile_of(name: str | None, changes: list[str] | None, trials: int | None, 
     return loaded
 
 
+def say_yes_to(models: list[str], changes: list[str] | None) -> None:
+    """Take what is set on the command line itself, and not in a file, for a yes to the models that it names."""
+    from heretic_tui.engine.leave import SETTINGS, say_yes
+
+    asked = {key.strip(): value.strip() for key, _, value in (one.partition("=") for one in changes or [])}
+    for what in ("code", "pickles"):
+        if asked.get(SETTINGS[what]) == "true":
+            for model in models:
+                say_yes(what, model)
+
+
 def say_notes(loaded: "LoadedProfile") -> None:
     """Tell what is to be known of a profile on standard error."""
     for note in loaded.notes:

@@ -39,6 +39,11 @@ def directions_dir() -> Path:
     return _folder("XDG_DATA_HOME", platformdirs.user_data_path(APP, appauthor=False)) / "directions"
 
 
+def own_folders() -> tuple[Path, ...]:
+    """The folders that are this person's alone, whoever could read them before."""
+    return config_dir(), runs_dir().parent, state_dir()
+
+
 def cache_dir() -> Path:
     """What can be fetched or computed again."""
     return _folder("XDG_CACHE_HOME", platformdirs.user_cache_path(APP, appauthor=False))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from heretic_tui import paths
 from heretic_tui.engine.files import write_text
+from heretic_tui.masking import masked
 
 MOST = 20
 
@@ -32,6 +33,8 @@ def remember_model(name: str) -> None:
     Raises `EngineError` where the file cannot be written.
     """
     kept = _whole(name)
+    if masked(kept) != kept:  # a secret is in it
+        return
     names = [kept, *(other for other in recent_models() if other != kept)]
     write_text(recents_file(), json.dumps(names[:MOST], indent=1) + "\n")
 

@@ -14,6 +14,7 @@ from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
 from heretic_tui.engine.timing import tokens_per_second, totals
 from heretic_tui.formats import duration, heading, size
+from heretic_tui.masking import masked
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
@@ -185,7 +186,7 @@ class State:
 
     def say(self, text: str, level: str = "info") -> None:
         """Add a line to the log."""
-        self.log.append(LogLine(time.time(), level, text))
+        self.log.append(LogLine(time.time(), level, masked(text)))
 
     def apply(self, event: Event) -> None:
         """Take in one event of the engine."""
@@ -285,6 +286,7 @@ def read_study(path: Path) -> StudyView:
     from heretic_tui.engine.run import Run
 
     run = Run(path)
+    run.check_links()
     model = run.model()
     claim = read_claim(path)
     return StudyView(

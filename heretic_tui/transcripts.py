@@ -62,11 +62,12 @@ def keep(key: Path | str, name: str, text: str) -> None:
     """Write a transcript beside its run, or to the data folder where the key is a model. Raises `EngineError`."""
     from heretic_tui.engine.files import write_text
     from heretic_tui.engine.run import Run
+    from heretic_tui.names import file_name
 
     if isinstance(key, Path):
         Run(key).save_chat(f"{name}.md", text)
     else:
-        write_text(paths.chats_dir() / f"{name}.md", text)
+        write_text(paths.chats_dir() / f"{file_name(name, 'chat')}.md", text)
 
 
 def kept(key: Path | str) -> list[tuple[Path, str]]:

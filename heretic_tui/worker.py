@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Tick
+from heretic_tui.engine.leave import NotAllowed, What
+from heretic_tui.masking import masked
 
 if TYPE_CHECKING:
     from heretic_tui.engine.session import Session
@@ -38,6 +40,8 @@ class Failure:
     cause: str
     remedy: str
     details: str
+    asks: tuple[str, "What"] | None = None
+    """The model that needs a yes, and to what, where that is all that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +222,12 @@ def _session() -> "Session":
 
 def failure_of(error: BaseException) -> Failure:
     """An exception as a failure: the engine's own errors speak for themselves, any other is a bug."""
-    details = "".join(traceback.format_exception(error))
+    details = masked("".join(traceback.format_exception(error)))
+    if isinstance(error, NotAllowed):
+        return Failure(error.cause, error.remedy, details, (error.model, error.what))
     if isinstance(error, EngineError):
         return Failure(error.cause, error.remedy, details)
-    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    reason = masked(f"{type(error).__name__}: {error}").removesuffix(": ")
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or "A file"
         return Failure(f"{where} could not be read or written: {error.strerror}.", "Check that it is there.", details)

@@ -183,6 +183,9 @@ def load_directions(path: Path) -> Directions:
     from safetensors.torch import load_file
 
     try:
-        return Directions(**load_file(path))
-    except (SafetensorError, TypeError) as error:
+        found = Directions(**load_file(path))
+        if found.vectors.ndim != 2 or {found.good.shape, found.bad.shape} != {found.vectors.shape}:
+            raise ValueError("its parts do not fit together")
+        return found
+    except (SafetensorError, TypeError, ValueError) as error:
         raise damaged(path, error) from error

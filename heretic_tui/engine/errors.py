@@ -3,11 +3,14 @@
 import errno
 from pathlib import Path
 
+from heretic_tui.masking import masked
+
 
 class EngineError(Exception):
     """A failure with its cause and its remedy in plain words; shown without a traceback."""
 
     def __init__(self, cause: str, remedy: str = "") -> None:
+        cause, remedy = masked(cause), masked(remedy)
         super().__init__(f"{cause} {remedy}".strip())
         self.cause = cause
         self.remedy = remedy

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
+from heretic_tui.masking import masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,10 @@ class Note(Event):
 
     text: str
     level: Literal["info", "warning"] = "info"
+
+    def __post_init__(self) -> None:
+        """Hide what a library's words may hold."""
+        object.__setattr__(self, "text", masked(self.text))
 
 
 @dataclass(frozen=True, slots=True)

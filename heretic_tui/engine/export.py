@@ -187,7 +187,12 @@ def _merge(
     if model.source is None:
         raise ValueError("a merge needs the source's files")
     with _filled(folder, report):
-        write_side_files(model.source, folder, merge.sheets, dtype, anew=anew)
+        left_out = write_side_files(model.source, folder, merge.sheets, dtype, anew=anew)
+        if left_out:
+            names = ", ".join(left_out[:5])
+            report(
+                Note(f"Left out of the export, because they are links that lead out of the model: {names}.", "warning")
+            )
         merged = write_merge(model, merge, profile.row_normalization, pulse(report, merge.size))
         (folder / CARD).write_text(card, encoding="utf-8")
     return merged
@@ -213,6 +218,11 @@ def _export_plainly(
     return (yield from in_background(partial(_verify, model, states, folder))) if verify else None
 
 
+def shown_name(model: LanguageModel) -> str:
+    """A model by its hub id, or by its folder's name: where on this machine it lies is nobody's business."""
+    return Path(model.name).name if model.facts.revision is None else model.name
+
+
 def _write_report(
     folder: Path,
     model: LanguageModel,
@@ -225,8 +235,7 @@ def _write_report(
     facts = {
         "format": 1,
         "program": f"heretic-tui {__version__}",
-        "source": {"model": Path(model.name).name if model.facts.revision is None else model.name}
-        | {"revision": model.facts.revision},
+        "source": {"model": shown_name(model)} | {"revision": model.facts.revision},
         "trial": record.trial,
         "dtype": dtype,
         "method": "plain save" if why_plain else "merge of the source's files",
@@ -443,10 +452,11 @@ def model_card(model: LanguageModel, record: TrialRecord, profile: Profile, form
         "kernels": record.parameters.as_json(),
     }
     where = style_of(profile).words
-    front = f"---\nbase_model: {json.dumps(model.name)}\ntags:\n- abliterated\n- directional-ablation\n---\n"
+    name = shown_name(model)
+    front = f"---\nbase_model: {json.dumps(name)}\ntags:\n- abliterated\n- directional-ablation\n---\n"
     kind = "A PEFT adapter for" if form == "adapter" else "An ablated version of"
     return (
-        f"{front}\n# {kind} {model.name}\n\n"
+        f"{front}\n# {kind} {name}\n\n"
         f"Made by directional ablation: {_taken(record, profile)} taken out of the weights "
         f"that write it{f' ({where})' if where else ''}.\n"
         f"Trial {record.trial} of a study with heretic-tui {__version__}.\n\n"

@@ -12,6 +12,7 @@ from heretic_tui.engine.events import Evaluated
 from heretic_tui.engine.export import REPORT
 from heretic_tui.engine.files import os_errors
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
@@ -43,6 +44,8 @@ def measure_export(run: Run, record: TrialRecord, folder: Path) -> Job[Evaluated
         del original
     else:
         state = run.baseline_tensors()
+    if profile.trust_remote_code:  # the very code that the original was just loaded with
+        say_yes("code", str(folder))
     model, scoreboard = yield from loaded(str(folder), profile.model_copy(update={"model_commit": None}))
     scoreboard.restore(state)
     scores = (yield from scoreboard.measure(model, "exported model")).scores
@@ -68,4 +71,4 @@ def _report(folder: Path, found: Evaluated) -> None:
             "export": told(found.weights, found.scores),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / REPORT, lambda path: path.write_text(text, encoding="utf-8"))
+        write_whole(folder / REPORT, lambda path: path.write_text(text, encoding="utf-8"), private=False)

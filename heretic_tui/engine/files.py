@@ -10,10 +10,11 @@ from heretic_tui.atomic import write_whole
 from heretic_tui.engine.errors import write_failure
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, private: bool = True) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place.
 
-    Raises `EngineError` where the disk is full, read-only or refuses; the old file then still stands.
+    What is not `private` is an export, which gets the ordinary rights of a new file. Raises `EngineError` where the
+    disk is full, read-only or refuses; the old file then still stands.
     """
 
     def fill(temporary: Path) -> None:
@@ -21,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
 
     try:
-        write_whole(path, fill)
+        write_whole(path, fill, private=private)
     except OSError as error:
         raise write_failure(path, error) from error
 
@@ -40,6 +41,6 @@ def os_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, private: bool = True) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), private=private)

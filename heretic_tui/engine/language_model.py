@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from heretic_tui.engine.static_stepper import StaticSteps
 
 
+OF_TEMPLATES = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""What a chat template can raise besides its own kind of error; it is a program that came with the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Left-padded token ids and attention mask, both `(prompts, width)`, on the model's device."""
@@ -135,7 +139,7 @@ class LanguageModel:
 
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
+        except (TemplateError, *OF_TEMPLATES) as error:
             if messages[0]["role"] != "system" or len(messages) < 2:
                 raise EngineError(
                     f"The chat template of {self.name} refuses the conversation: {error}.",

@@ -20,8 +20,10 @@ from heretic_tui.engine.events import ModelLoaded, Note, Progress
 from heretic_tui.engine.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable, quantization
 from heretic_tui.engine.hardware import accelerator, out_of_memory
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
+from heretic_tui.engine.leave import NOTHING, Leave, leave_for, not_allowed, pickled
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
+from heretic_tui.engine.schemas import MOST_LAYERS
 from heretic_tui.engine.weight_files import packing, stamps
 from heretic_tui.engine.writers import count_components, count_kinds, find_writers
 from heretic_tui.profile.schema import Profile
@@ -36,11 +38,15 @@ CURABLE = re.compile(r"not implemented for|not supported|half|bfloat16|float16|d
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model's files are: a folder on disk, one GGUF file in it perhaps, and the hub's commit."""
+    """Where a model's files are: a folder on disk, one GGUF file in it perhaps, and the hub's commit.
+
+    `leave` says what they may do besides being read.
+    """
 
     folder: Path
     gguf: str | None = None
     revision: str | None = None
+    leave: Leave = NOTHING
 
 
 class UnusableDtype(Exception):
@@ -58,7 +64,7 @@ def load(name: str, profile: Profile) -> Job[LanguageModel]:
             f"{name} is a GGUF file, which is unpacked while loading and cannot be packed in 4 bits on the way.",
             'Use quantization = "none", or load the model from its safetensors files.',
         )
-    tokenizer = load_tokenizer(name, source, profile)
+    tokenizer = load_tokenizer(name, source)
     known = {} if source.gguf else stamps(source.folder)
     refused = []
     for dtype in profile.dtypes:
@@ -104,7 +110,18 @@ def prove(model: LanguageModel) -> Job[None]:
 
 
 def find_source(name: str, profile: Profile) -> Job[Source]:
-    """Find the model's files: on disk, or by downloading them from the hub with progress."""
+    """Find the model's files: on disk, or by downloading them from the hub with progress.
+
+    Raises `NotAllowed` where the profile asks for more than reading them, and nobody has said yes to that.
+    """
+    source = yield from _found(name, profile)
+    if source.gguf:
+        return source
+    asked = Leave(profile.trust_remote_code, profile.allow_pickle)
+    return replace(source, leave=leave_for(name, source.folder, source.revision, asked))
+
+
+def _found(name: str, profile: Profile) -> Job[Source]:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -186,13 +203,13 @@ def _download(name: str, profile: Profile, report: Report) -> Source:
     return Source(Path(folder), revision=Path(folder).name)
 
 
-def load_tokenizer(name: str, source: Source, profile: Profile) -> Any:
+def load_tokenizer(name: str, source: Source) -> Any:
     """The tokenizer, left-padding, with a pad token; raises `EngineError` where it has no chat template."""
     from transformers import AutoTokenizer
 
     try:
         options = {"gguf_file": source.gguf} if source.gguf else {}
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=profile.trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.leave.code, **options)
     except Exception as error:
         raise loading_error(name, source, error) from error
     if not tokenizer.chat_template:
@@ -213,9 +230,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
 
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
-        "trust_remote_code": profile.trust_remote_code,
+        "trust_remote_code": source.leave.code,
         "output_loading_info": True,
-        "use_safetensors": None if profile.allow_pickle or source.gguf else True,
+        "use_safetensors": None if source.leave.pickles or source.gguf else True,
     }
     if source.gguf:
         options["gguf_file"] = source.gguf
@@ -225,6 +242,7 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     with _loading_progress(source, report):
         known = {name: options[name] for name in ("trust_remote_code", "gguf_file") if name in options}
         config = AutoConfig.from_pretrained(source.folder, **known)
+        make_harmless(config, source.folder)
         if profile.quantization == "bnb_4bit":
             options |= quantization(config, dtype)
         network, info = network_class(config).from_pretrained(source.folder, **options)
@@ -244,6 +262,20 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
     network.requires_grad_(False)
     _try_one_token(network)
     return network
+
+
+def make_harmless(config: Any, folder: Path) -> None:
+    """Forget kernels that a configuration names: compiled code from the hub, which nobody has said yes to.
+
+    Raises `EngineError` for so many layers that laying them out would take all memory.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if type(layers) is int and layers > MOST_LAYERS:
+        raise EngineError(f"{folder / 'config.json'} speaks of {layers:.6g} layers.", "Copy the file again.")
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))):
+        for name in ("_attn_implementation", "_experts_implementation"):
+            if "/" in str(getattr(part, name, None) or ""):
+                setattr(part, name, None)
 
 
 def network_class(config: Any) -> Any:
@@ -406,15 +438,11 @@ def _by_its_words(name: str, source: Source, error: BaseException) -> EngineErro
             "Copy config.json and the weights again, both of the same model.",
         )
     if "trust_remote_code" in text:
-        return EngineError(
-            f"{name} needs code from its repository to be run on this machine.",
-            "Read that code; if you trust it, add --set trust_remote_code=true.",
-        )
+        return not_allowed(name, "code")
     if "no file named" in text.lower() or "does not appear to have a file" in text.lower():
-        return EngineError(
-            f"{source.folder} holds no safetensors weights.",
-            "If you trust its pickled weights, add --set allow_pickle=true.",
-        )
+        if source.revision is not None or any(pickled(source.folder)):  # of the hub's, pickles are not fetched unasked
+            return not_allowed(name, "pickles")
+        return EngineError(f"{source.folder} holds no safetensors weights.", "Download or copy its files again.")
     return EngineError(f"{name} could not be loaded: {_first_line(error)}.", "Run again with --debug for the details.")
 
 

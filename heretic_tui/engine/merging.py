@@ -213,9 +213,14 @@ def _overwrite(span: Span, tensor: Tensor) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_side_files(source: Path, folder: Path, sheets: Sequence[Sheet], dtype: str | None, *, anew: bool) -> None:
-    """Copy all of the source that is no weights, and write the index; `anew` where the shards are not the source's."""
-    _copy_sides(source, folder)
+def write_side_files(
+    source: Path, folder: Path, sheets: Sequence[Sheet], dtype: str | None, *, anew: bool
+) -> tuple[str, ...]:
+    """Copy all of the source that is no weights, and write the index; `anew` where the shards are not the source's.
+
+    Gives what was left out: links that lead out of the model, for what they lead to may be anything of this machine.
+    """
+    left_out = tuple(_copy_sides(source, folder, _places(source)))
     single = len(sheets) == 1 and sheets[0].file.name == "model.safetensors"
     (folder / INDEX).unlink(missing_ok=True)
     if anew and not single:
@@ -224,17 +229,26 @@ def write_side_files(source: Path, folder: Path, sheets: Sequence[Sheet], dtype:
         shutil.copyfile(source / INDEX, folder / INDEX)
     if dtype is not None:
         _tell_dtype(folder / "config.json", main_dtype([span for sheet in sheets for span, _ in sheet.moves]), dtype)
+    return left_out
 
 
-def _copy_sides(source: Path, folder: Path) -> None:
+def _places(source: Path) -> tuple[Path, ...]:
+    """Where a model's own files are: its folder, and the one that its configuration is linked from, as in the cache."""
+    return source.resolve(), (source / "config.json").resolve().parent
+
+
+def _copy_sides(source: Path, folder: Path, places: tuple[Path, ...]) -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.name.startswith("."):
             continue
+        if not any(path.resolve().is_relative_to(place) for place in places):
+            yield path.name
+            continue
         if path.is_dir():
             # A folder with weights in it is another model, or a checkpoint of this one's training.
             if not any(file.suffix in WEIGHTS for file in path.rglob("*")):
-                _copy_sides(path, folder / path.name)
+                yield from _copy_sides(path, folder / path.name, places)
         elif path.is_file() and path.suffix not in WEIGHTS and not path.name.endswith(".index.json"):
             shutil.copyfile(path, folder / (SOURCE_CARD if path.name == CARD else path.name))
 

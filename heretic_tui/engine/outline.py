@@ -14,7 +14,7 @@ import torch
 from heretic_tui.engine.background import Job, Report, in_background
 from heretic_tui.engine.events import Note
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import Source, find_source, load_tokenizer, network_class
+from heretic_tui.engine.loading import Source, find_source, load_tokenizer, make_harmless, network_class
 from heretic_tui.engine.loading import assemble as join
 from heretic_tui.engine.origins import UnknownOrigin, assemble, origins
 from heretic_tui.engine.records import ModelFacts
@@ -36,19 +36,19 @@ def outline(facts: ModelFacts, name: str, profile: Profile) -> Job[LanguageModel
     type that they had in the run. Raises `UnknownOrigin` where the files do not tell enough without loading them.
     """
     source = yield from find_source(name, profile)
-    model = yield from in_background(partial(_outline, name, source, profile, facts))
+    model = yield from in_background(partial(_outline, name, source, facts))
     yield Note("The weights stay on disk: the merge reads one after another.")
     return model
 
 
-def _outline(name: str, source: Source, profile: Profile, facts: ModelFacts, _: Report) -> LanguageModel:
+def _outline(name: str, source: Source, facts: ModelFacts, _: Report) -> LanguageModel:
     files = [] if source.gguf else weight_files(source.folder)
     if not files:
         raise UnknownOrigin("it does not come from safetensors files")
     known = stamps(source.folder)
-    network = _empty_network(source, profile, facts)
+    network = _empty_network(source, facts)
     _read_vectors(network, {span.name: span for file in files for span in spans(file)})
-    model = join(name, network, load_tokenizer(name, source, profile), source.revision, source.folder)
+    model = join(name, network, load_tokenizer(name, source), source.revision, source.folder)
     model.stamps = known
     if model.facts.writer_kinds != facts.writer_kinds:
         raise UnknownOrigin("not all of its writers are known by their names")
@@ -65,12 +65,13 @@ def _outline(name: str, source: Source, profile: Profile, facts: ModelFacts, _: 
     return model
 
 
-def _empty_network(source: Source, profile: Profile, facts: ModelFacts) -> "PreTrainedModel":
+def _empty_network(source: Source, facts: ModelFacts) -> "PreTrainedModel":
     from transformers import AutoConfig
 
-    trust = {"trust_remote_code": profile.trust_remote_code}
+    trust = {"trust_remote_code": source.leave.code}
     try:
         config = AutoConfig.from_pretrained(source.folder, **trust)
+        make_harmless(config, source.folder)
         with torch.device("meta"):
             network = network_class(config).from_config(config, dtype=getattr(torch, facts.dtype), **trust)
     except Exception as error:  # architectures come from many hands, and loading them whole may well work

@@ -16,7 +16,9 @@ from typing import Literal
 
 import psutil
 
+from heretic_tui.engine.control_files import moment, read_fields, whole, word
 from heretic_tui.engine.files import write_text
+from heretic_tui.private import Refused, check_own, tell_once
 
 OWNER = "owner.json"
 PAUSE = "pause.request"
@@ -27,6 +29,7 @@ PULSE = 5.0
 """Seconds between two signs of life."""
 LISTEN = 0.5
 """Seconds between two looks for a request."""
+OWNER_FIELDS = {"host": word, "boot": word, "process": whole, "started": word, "since": moment}
 
 State = Literal["running", "paused", "finished", "dead"]
 
@@ -80,7 +83,8 @@ def claimed(folder: Path) -> Iterator[None]:
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
     write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
-    (folder / PAUSE).unlink(missing_ok=True)  # it was meant for an earlier process
+    with suppress(OSError):  # it was meant for an earlier process, if it is a request at all
+        (folder / PAUSE).unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -89,11 +93,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def read_claim(folder: Path) -> Claim | None:
-    """The claim in a run's folder; None where no process works on it, or the file cannot be understood."""
+    """The claim in a run's folder; None where no process works on it, or the file cannot be understood or trusted."""
     path = folder / OWNER
     try:
-        return Claim(Owner(**json.loads(path.read_text(encoding="utf-8"))), path.stat().st_mtime)
-    except (OSError, TypeError, ValueError):
+        fields, changed = read_fields(path, OWNER_FIELDS)
+        # A sign of life that is still to come is none: it would never grow old.
+        return Claim(Owner(**fields), min(max(0.0, changed), time.time()))
+    except FileNotFoundError:
+        return None
+    except (OSError, Refused) as error:
+        tell_once(path, error)
         return None
 
 
@@ -117,7 +126,13 @@ class Pulse:
             return False
         self._listen = now + LISTEN
         try:
+            check_own(self._request.lstat(), self._request.parent)
             self._request.unlink()
+        except Refused as error:
+            tell_once(self._request, error)
+            with suppress(OSError):  # a folder stays
+                self._request.unlink()
+            return False
         except OSError:
             return False
         return True
@@ -150,5 +165,5 @@ def _start_of(process: int) -> str | None:
         pass
     try:
         return str(round(psutil.Process(process).create_time()))
-    except psutil.Error:
+    except (psutil.Error, OverflowError, ValueError):
         return None

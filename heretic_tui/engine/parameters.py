@@ -61,6 +61,22 @@ class AblationParameters:
     def from_json(
         direction_index: float | None, kernels: Mapping[str, Mapping[str, Any]], subspace_dimensions: int = 1
     ) -> "AblationParameters":
-        """Rebuild parameters from the journal's attributes; the reference tool's have no `subspace_dimensions`."""
-        found = {name: Kernel(**fields) for name, fields in kernels.items()}
-        return AblationParameters(direction_index, found, subspace_dimensions)
+        """Rebuild parameters from the journal's attributes; the reference tool's have no `subspace_dimensions`.
+
+        Raises AttributeError, TypeError or ValueError for what are none.
+        """
+        found = {
+            str(name): Kernel(**{field: number_of(value) for field, value in fields.items()})
+            for name, fields in kernels.items()
+        }
+        index = None if direction_index is None else number_of(direction_index)
+        return AblationParameters(index, found, subspace_dimensions)
+
+
+def number_of(value: Any) -> float:
+    """A number from a file, as it is. Raises TypeError for anything else, ValueError for one past all floats."""
+    if type(value) not in {int, float}:
+        raise TypeError(f"{value!r:.40} is no number")
+    if type(value) is int and abs(value) > 10**300:
+        raise ValueError("a number is too large")
+    return value  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 Closing a job stops it: every `finally` puts weights back and leaves the run's folder ready to be resumed.
 """
 
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +38,7 @@ from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
@@ -54,6 +54,7 @@ from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study, repair_journal
 from heretic_tui.engine.style import style_of
 from heretic_tui.engine.timing import in_words, totals
+from heretic_tui.formats import json_line
 from heretic_tui.profile.schema import Profile, PromptSet
 
 __all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
@@ -155,6 +156,8 @@ def _study(
 ) -> Job[StudyFinished]:
     loaded = time.perf_counter()
     with run.locked():
+        if run.profile.storage is not None:  # who begins or resumes a study by its name means the place that it is in
+            say_yes("storage", run.profile.storage)
         cut = repair_journal(run.journal)
         search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
         if trials is not None:
@@ -196,7 +199,7 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             if not event.replaceable:
-                run.log(json.dumps(event.as_json(), ensure_ascii=False))
+                run.log(json_line(event.as_json()).rstrip())
             yield event
     finally:
         job.close()

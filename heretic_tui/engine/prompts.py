@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heretic_tui.engine.background import Job, in_background
+from heretic_tui.engine.data_set_folders import check_data_set
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.prompt_sets import describe
@@ -138,6 +139,7 @@ def _table(prompt_set: PromptSet, path: Path | None) -> Any:
             if path.stat().st_size == 0:
                 return datasets.Dataset.from_dict({prompt_set.column or "text": []})
             return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split=split, cache_dir=None)
+        check_data_set(path)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             return _saved_table(path, split)
         return datasets.load_dataset(str(path), split=split)

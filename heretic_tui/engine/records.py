@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from heretic_tui.engine.parameters import AblationParameters
+from heretic_tui.engine.parameters import AblationParameters, number_of
+
+MOST = 10**9
+"""No honest count is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,14 @@ class Score:
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> "Score":
-        """The inverse of `as_json`."""
+        """The inverse of `as_json`. Raises KeyError, TypeError or ValueError for what is no score."""
         count, total, degenerate = fields.get("count"), fields.get("total"), fields.get("degenerate", 0)
-        return Score(fields["value"], count, total, degenerate, fields.get("bound", ""))
+        counts = [number for number in (count, total, degenerate) if number is not None]
+        if (count is None) != (total is None) or not all(type(one) is int and 0 <= one <= MOST for one in counts):
+            raise ValueError("a count is none")
+        if fields.get("bound", "") not in {"", "≥", "≤"}:
+            raise ValueError("a bound is none")
+        return Score(number_of(fields["value"]), count, total, degenerate, fields.get("bound", ""))
 
 
 class Label(StrEnum):

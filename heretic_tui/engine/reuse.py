@@ -6,19 +6,24 @@ versions of what computes; a setting that nobody thought of makes two runs diffe
 """
 
 import hashlib
+import hmac
 import json
+import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from heretic_tui import paths
 from heretic_tui.engine.directions import load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.files import write_atomically, write_text
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.run import BASELINE, BASELINE_TENSORS, DIRECTIONS, MODEL, RESIDUALS, Run, Settled, list_runs
+from heretic_tui.private import Refused, read_own, tell_once
 from heretic_tui.profile.schema import Profile
 
 FINGERPRINT = "fingerprint.json"
@@ -88,15 +93,16 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
 
     Gives that run; None where there is none, or none that is whole. The run is marked, so that later ones find it.
     """
+    sealed = mark and _sealed(mark)
     if any((run.path / name).is_file() for name in (MODEL, DIRECTIONS, BASELINE)):
-        if _mark(run) != mark:  # what is still missing would be of another model or prompts than what is there
+        if _mark(run) != sealed:  # what is still missing would be of another model or prompts than what is there
             _set_mark(run, None)
         return None
     _set_mark(run, mark)
     if mark is None or not run.profile.reuse_measurements:
         return None
     for earlier in list_runs(run.path.parent):
-        if earlier.path == run.path or _mark(earlier) != mark:
+        if earlier.path == run.path or _mark(earlier) != sealed:
             continue
         settled = _whole(earlier, residuals=_keeps_residuals(run.profile))
         if settled is None:
@@ -114,7 +120,29 @@ def _keeps_residuals(profile: Profile) -> bool:
 
 
 def _set_mark(run: Run, mark: str | None) -> None:
-    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark}) + "\n")
+    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark and _sealed(mark)}) + "\n")
+
+
+def _sealed(mark: str) -> str:
+    """A fingerprint as only this person's runs have it: a run that came from elsewhere is never measured from."""
+    return hmac.new(_key(), mark.encode(), "sha256").hexdigest()
+
+
+def _key() -> bytes:
+    """What nobody else knows, made when it is first asked for; of this process alone where it cannot be kept."""
+    path = paths.state_dir() / "key"
+    try:
+        return read_own(path)[0]
+    except FileNotFoundError:
+        with suppress(EngineError):
+            write_text(path, secrets.token_hex(32))
+            return read_own(path)[0]
+    except (OSError, Refused) as error:
+        tell_once(path, error)
+    return _KEY
+
+
+_KEY = secrets.token_bytes(32)
 
 
 def _mark(run: Run) -> str | None:

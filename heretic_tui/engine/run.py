@@ -1,8 +1,6 @@
 """A run's folder on disk: all that is written to it and read from it."""
 
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +13,10 @@ from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
 from heretic_tui.engine.ownership import claimed
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
+from heretic_tui.engine.schemas import checked, checked_facts
+from heretic_tui.masking import masked
+from heretic_tui.names import file_name
+from heretic_tui.private import FILE, FOLDER, links_in, make_folder, opener, tighten
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
 
@@ -81,7 +83,10 @@ class Run:
     def read_study(self) -> "optuna.Study":
         """The study, to look at."""
         from heretic_tui.engine.search import read_study
+        from heretic_tui.engine.storage_address import check_known
 
+        if self.profile.storage is not None:
+            check_known(self.profile.storage, self.name)
         return read_study(self.profile.storage, self.journal)
 
     def records(self) -> list[TrialRecord]:
@@ -94,12 +99,16 @@ class Run:
 
     def progress(self) -> tuple[list[TrialRecord], int]:
         """All finished trials and how many the study is to have, from one reading of it."""
-        from heretic_tui.engine.search import read_records
+        from heretic_tui.engine.search import read_records, wanted
 
         if not self._begun:
             return [], self.profile.n_trials
         study = self.read_study()
-        return list(read_records(study)), int(study.user_attrs.get("n_trials", self.profile.n_trials))
+        records = list(read_records(study))
+        names = {objective.name for objective in self.profile.objectives}
+        if (strange := next((one.trial for one in records if not names <= one.scores.keys()), None)) is not None:
+            raise EngineError(f"Trial {strange} of {self.name} lacks a score.", "Restore the study from a backup.")
+        return records, wanted(study, self.profile)
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have, also while it is running; it sees it at its next trial.
@@ -139,8 +148,8 @@ class Run:
             return None
         try:
             settled = content["settled"]
-            return ModelFacts(**content["facts"]), Settled(**settled) if settled else None
-        except (KeyError, TypeError) as error:
+            return checked_facts(content["facts"]), checked(Settled, settled) if settled else None
+        except (KeyError, TypeError, ValueError) as error:
             raise damaged(self.path / MODEL, error) from error
 
     def save_baseline(self, scores: Mapping[str, Score], tensors: Mapping[str, "Tensor"]) -> None:
@@ -159,7 +168,7 @@ class Run:
             return None
         try:
             return {name: Score.from_json(fields) for name, fields in content.items()}
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise damaged(self.path / BASELINE, error) from error
 
     def baseline_tensors(self) -> dict[str, "Tensor"]:
@@ -188,8 +197,8 @@ class Run:
             raise EngineError(f"{self.name} has no responses of trial {trial}.", "Only finished trials have some.")
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-            return [Response(**{**row, "label": Label(row["label"])}) for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
+            return [checked(Response, {**row, "label": Label(row["label"])}) for row in rows]
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise EngineError(
                 f"{path} is damaged ({error}).", "The trial's scores are in the journal, unharmed."
             ) from error
@@ -231,7 +240,8 @@ class Run:
 
     def save_chat(self, name: str, content: str) -> Path:
         """Keep a chat as a text file of that name, in place of an older one; gives its path."""
-        path = self.path / CHATS / _plain(name, "chat")
+        stem, dot, ending = name.rpartition(".")
+        path = self.path / CHATS / f"{file_name(stem, 'chat')}{dot}{file_name(ending, 'md')}"
         write_text(path, content)
         return path
 
@@ -246,8 +256,8 @@ class Run:
     def log(self, text: str) -> None:
         """Add a line with the time to the run's log."""
         try:
-            with (self.path / LOG).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+            with open(self.path / LOG, "a", encoding="utf-8", opener=opener) as file:
+                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {masked(text)}\n")
         except OSError as error:
             raise write_failure(self.path / LOG, error) from error
 
@@ -259,7 +269,9 @@ class Run:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / LOCK)
+        self.check_links()
+        tighten(self.path)
+        lock = FileLock(self.path / LOCK, mode=FILE)
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
@@ -272,6 +284,15 @@ class Run:
         finally:
             lock.release()
 
+    def check_links(self) -> None:
+        """Raise `EngineError` for a folder that holds links: what is written to them would land elsewhere."""
+        if (found := next(links_in(self.path), None)) is not None:
+            raise EngineError(
+                f"The folder of {self.name} holds what is neither a file nor a folder: {found}.",
+                "A run that came from somebody else may lead its files elsewhere by that. Put the file itself there, "
+                "or remove the link.",
+            )
+
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         if not path.is_file():
@@ -281,20 +302,23 @@ class Run:
             if not isinstance(content, dict) or not content:
                 raise ValueError("it holds nothing")
             return content
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise damaged(path, error) from error
 
 
 def create_run(runs_dir: Path, model_name: str, profile_name: str, profile: Profile) -> Run:
     """Make the folder of a new run with a free number, and freeze the profile in it."""
-    stem = f"{_plain(Path(model_name).name if Path(model_name).exists() else model_name)}--{_plain(profile_name)}"
+    model = model_name
+    with suppress(OSError, ValueError):  # no name that a file can have
+        model = Path(model_name).name if Path(model_name).exists() else model_name
+    stem = f"{file_name(model, 'model')}--{file_name(profile_name, 'profile')}"
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(runs_dir)
         number = 1 + max((_number(path.name, stem) for path in runs_dir.iterdir()), default=0)
         while True:
             path = runs_dir / f"{stem}--{number}"
             try:
-                path.mkdir()
+                path.mkdir(mode=FOLDER)
                 break
             except FileExistsError:
                 number += 1
@@ -311,9 +335,12 @@ def create_run(runs_dir: Path, model_name: str, profile_name: str, profile: Prof
 
 def open_run(runs_dir: Path, name: str) -> Run:
     """Find a run by its folder or, below `runs_dir`, by its name. Raises `EngineError`."""
-    for path in (Path(name).expanduser(), runs_dir / name):
-        if (path / PROFILE).is_file():
-            return Run(path.resolve())
+    with suppress(OSError, RuntimeError, ValueError):  # no name that a file can have
+        for path in (Path(name).expanduser(), runs_dir / name):
+            if (path / PROFILE).is_file():
+                run = Run(path.resolve())
+                run.check_links()
+                return run
     known = [run.name for run in list_runs(runs_dir)]
     close = f" Did you mean {near}?" if (near := _nearest(name, known)) else ""
     raise EngineError(f"There is no run {name} in {runs_dir}.{close}", "List the runs with: heretic-tui runs")
@@ -334,11 +361,6 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, known, 1)), None)
-
-
-def _plain(name: str, otherwise: str = "model") -> str:
-    """A name that any file system takes."""
-    return re.sub(r"[^\w.-]+", "-", name.strip(os.sep)).strip("-.") or otherwise
 
 
 def _is_chat(path: Path) -> bool:

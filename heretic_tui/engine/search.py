@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 from heretic_tui.engine.early_end import Counted, Tally, beaten, packed, unpacked
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
-from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel
+from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel, number_of
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.schemas import in_range
+from heretic_tui.engine.storage_address import is_storage_error, opened_with, storage_error
 from heretic_tui.engine.style import style_of
+from heretic_tui.private import opener
 from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
@@ -125,7 +128,7 @@ class Search:
     @property
     def wanted(self) -> int:
         """How many trials the study is to have."""
-        return int(self.study.user_attrs.get("n_trials", self.profile.n_trials))
+        return wanted(self.study, self.profile)
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have."""
@@ -220,8 +223,8 @@ def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna
     _quiet()
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
-    with storage_failures(journal):
-        storage = location or _journal_storage(journal)
+    with storage_failures(journal, location):
+        storage = opened_with(location) if location else _journal_storage(journal)
         name = STUDY_NAME if not location else journal.parent.name
         study = optuna.create_study(
             study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
@@ -241,8 +244,8 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
     _quiet()
     if location is None and not journal.is_file():
         raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
-    with storage_failures(journal):
-        storage = location or _journal_storage(journal)
+    with storage_failures(journal, location, reading=True):
+        storage = opened_with(location) if location else _journal_storage(journal)
         names = optuna.get_all_study_names(storage)
         wanted = journal.parent.name if location else STUDY_NAME
         name = wanted if wanted in names else next(iter(names), None)
@@ -257,6 +260,14 @@ def want(study: "optuna.Study", trials: int) -> None:
     """Note in a study how many trials it is to have; whoever runs it reads the number before every trial."""
     with storage_failures():
         study.set_user_attr("n_trials", trials)
+
+
+def wanted(study: "optuna.Study", profile: Profile) -> int:
+    """How many trials a study is to have. Raises `EngineError` where what it says is no number."""
+    try:
+        return in_range(study.user_attrs.get("n_trials", profile.n_trials), 1)
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"The study does not say how many trials it is to have ({error}).", "Restore it.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +291,29 @@ def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objec
 def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
     """The finished trials of a study in order, numbered from 1, from its attributes."""
     for trial in _finished(study):
-        attributes = trial.user_attrs
-        yield TrialRecord(
-            trial=int(attributes["index"]),
-            parameters=AblationParameters.from_json(
-                attributes.get("direction_index"), attributes["parameters"], int(attributes.get(SUBSPACE, 1))
-            ),
-            scores=_scores(attributes),
-            seconds=float(attributes.get("seconds") or _duration(trial)),
-            ended_early=bool(attributes.get("censored", False)),
-            timing=attributes.get("timing", {}),
-        )
+        try:
+            yield _record(trial)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise EngineError(
+                f"Trial {trial.number} of the study {study.study_name} is damaged ({error}).",
+                "Restore the study from a backup.",
+            ) from error
+
+
+def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
+    attributes = trial.user_attrs
+    return TrialRecord(
+        trial=in_range(attributes["index"], 1),
+        parameters=AblationParameters.from_json(
+            attributes.get("direction_index"),
+            attributes["parameters"],
+            in_range(attributes.get(SUBSPACE, 1), 1, MOST_DIMENSIONS),
+        ),
+        scores=_scores(attributes),
+        seconds=number_of(attributes.get("seconds") or _duration(trial)),
+        ended_early=bool(attributes.get("censored", False)),
+        timing={str(name): number_of(seconds) for name, seconds in attributes.get("timing", {}).items()},
+    )
 
 
 def read_counted(study: "optuna.Study") -> Iterator[Counted]:
@@ -362,6 +385,8 @@ def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
                     os.truncate(journal, size)
                 raise OSError(error.errno, error.strerror, str(journal)) from error
 
+    if not journal.exists():
+        os.close(opener(str(journal), os.O_CREAT | os.O_APPEND | os.O_WRONLY))
     return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
 
 
@@ -379,7 +404,8 @@ def repair_journal(journal: Path) -> bool:
         journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
         if whole == len(content):
             return False
-        journal.with_name(f"{journal.name}.cut").write_bytes(content[whole:])
+        with open(journal.with_name(f"{journal.name}.cut"), "wb", opener=opener) as cut:
+            cut.write(content[whole:])
         with journal.open("r+b") as file:
             file.truncate(whole)
     except OSError as error:
@@ -399,21 +425,36 @@ def _whole_lines(content: bytes) -> int:
 
 
 @contextmanager
-def storage_failures(journal: Path | None = None) -> Iterator[None]:
-    """Turn what a storage raises into errors that say what to do."""
+def storage_failures(
+    journal: Path | None = None, location: str | None = None, *, reading: bool = False
+) -> Iterator[None]:
+    """Turn what a storage raises into errors that say what to do; `reading` it, nothing else than it can be wrong."""
     try:
         yield
     except OSError as error:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
     except (KeyError, TypeError, ValueError) as error:
-        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or "log format" in str(error)
-        if journal is None or (isinstance(error, ValueError) and not told):
+        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        told = told or any(words in str(error) for words in ("log format", "integer string"))
+        if journal is None or (isinstance(error, ValueError) and not (told or reading)):
             raise
-        raise EngineError(
-            f"The journal {journal} is damaged ({error}).",
-            "Restore it from a backup; its intact lines can be copied to a new file.",
-        ) from error
+        raise _damaged_journal(journal, error) from error
+    except EngineError:
+        raise
+    except Exception as error:
+        if is_storage_error(error):
+            raise storage_error(location or "of the study", error) from error
+        if journal is None or location is not None:
+            raise
+        raise _damaged_journal(journal, error) from error  # what a journal may hold is anything, and fails anyhow
+
+
+def _damaged_journal(journal: Path, error: Exception) -> EngineError:
+    return EngineError(
+        f"The journal {journal} is damaged ({error or type(error).__name__}).",
+        "Restore it from a backup; its intact lines can be copied to a new file.",
+    )
 
 
 def _quiet() -> None:

@@ -56,6 +56,7 @@ def summarize(run: Run) -> RunSummary:
     records: list[TrialRecord] = []
     model, wanted, best, problem = UNKNOWN, 0, None, None
     try:
+        run.check_links()
         model = run.model_name
         records, wanted = run.progress()
         objectives = run.profile.objectives

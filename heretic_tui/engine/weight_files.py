@@ -18,6 +18,7 @@ from torch import Tensor
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.headers import safetensors_header, unreadable
 from heretic_tui.engine.model_files import read_object
+from heretic_tui.names import in_folder
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -62,6 +63,8 @@ def weight_files(folder: Path) -> list[Path]:
     names = read_object(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise EngineError(f"{folder / INDEX} does not say which file holds which tensor.", "Copy it again.")
+    if strange := next((str(name) for name in names.values() if not in_folder(str(name))), None):
+        raise EngineError(f"{folder / INDEX} names a file outside of the folder: {strange[:80]!r}.", "Copy it again.")
     files = [folder / str(name) for name in dict.fromkeys(names.values())]
     if lost := [file.name for file in files if not file.is_file()]:
         raise EngineError(f"{folder} lacks {len(lost)} of {len(files)} weight files ({lost[0]}).", "Copy them again.")

@@ -18,7 +18,13 @@ class Table(BaseModel):
     """A TOML table: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False, protected_namespaces=()
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=False,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,  # a value may be what is to stay secret
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from heretic_tui.masking import masked
 from heretic_tui.profile.lines import Path, line_of
 from heretic_tui.profile.settings import pattern, settings
 
@@ -76,7 +77,7 @@ def shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            line = value.replace("\n", "\\n")
+            line = masked(value).replace("\n", "\\n")
             return f'"{line}"' if len(line) <= 40 else f'"{line[:37]}..."'
         case int() | float():
             return str(value)

@@ -35,6 +35,7 @@ from heretic_tui.profile.scorers import (
     spec,
     table_of,
 )
+from heretic_tui.profile.secret import STORAGE_PASSWORD, secrets_in
 
 __all__ = [
     "DEFAULT_REFUSAL_MARKERS",
@@ -209,11 +210,15 @@ class Profile(Table):
         "model",
     )
     trust_remote_code: bool = setting(
-        False, "Run Python code that comes with the model. Only for models whose authors you trust.", "model"
+        False,
+        "Run Python code that comes with the model, once you have said yes to that for this model as it is now: with "
+        "--set on the command line, or when the app asks. Only for models whose authors you trust.",
+        "model",
     )
     allow_pickle: bool = setting(
         False,
-        "Load weights that are not safetensors. Such files can run code while they are being loaded.",
+        "Load weights that are not safetensors, once you have said yes to that for this model as it is now: with --set "
+        "on the command line, or when the app asks. Such files can run code while they are being loaded.",
         "model",
     )
 
@@ -423,7 +428,11 @@ class Profile(Table):
         None, "Seed of the search; the same seed gives the same parameters.", "search", ge=0, le=2**32 - 1
     )
     storage: Name | None = setting(
-        None, "URL of an Optuna storage to keep the study in, instead of the run's own journal.", "search"
+        None,
+        "URL of an Optuna storage to keep the study in, instead of the run's own journal; without a password: that is "
+        f"given in the environment variable {STORAGE_PASSWORD}, or for PostgreSQL in PGPASSWORD or ~/.pgpass. Who may "
+        "read the study there is for that storage to say; the run's folder stays private.",
+        "search",
     )
     study_checkpoint_dir: str = setting(
         "checkpoints",
@@ -515,7 +524,7 @@ class Profile(Table):
         if not isinstance(given, Mapping):
             return read(given)
         values = forms.with_defaults(given, cls.model_fields)
-        problems = [_problem(*mixed, given) for mixed in forms.mixed(given)]
+        problems = [_problem(*found, given) for found in (*forms.mixed(given), *secrets_in(given))]
         broken: set[str | int] = set()
         try:
             profile = read(values)
@@ -527,7 +536,7 @@ class Profile(Table):
         if not forms.is_1_4(given) and broken.isdisjoint(("scorers", "scorer")):
             check(profile.scorers, profile.scorer, lambda where, why: problems.append(_problem(where, why, given)))
         if problems:
-            raise ValidationError.from_exception_data(cls.__name__, problems)
+            raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
         return profile
 
     @property

@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from tomlkit.exceptions import TOMLKitError
 
 from heretic_tui import paths
+from heretic_tui.names import LONGEST, is_device
 from heretic_tui.profile import forms
 from heretic_tui.profile.files import read_text, write_text
 from heretic_tui.profile.insertion import with_key
@@ -109,12 +111,13 @@ def resolve(name_or_path: str | None, overrides: Iterable[str] = ()) -> LoadedPr
     builtin = _builtins().get(name)
     if builtin is not None:
         return from_text(builtin, name, overrides)
-    own = paths.profiles_dir() / f"{name}.toml"
-    if _NAME.fullmatch(name) and own.is_file():
-        return load(own, overrides)
-    path = Path(name).expanduser()
-    if os.sep in name or "/" in name or name.endswith(".toml") or path.is_file():
-        return load(path, overrides)
+    with suppress(OSError, RuntimeError, ValueError):  # no name that a file can have
+        own = paths.profiles_dir() / f"{name}.toml"
+        if _NAME.fullmatch(name) and own.is_file():
+            return load(own, overrides)
+        path = Path(name).expanduser()
+        if os.sep in name or "/" in name or name.endswith(".toml") or path.is_file():
+            return load(path, overrides)
     known = [entry.name for entry in list_profiles()]
     problem = Problem(None, "", f"no such profile; there are {', '.join(known)}", nearest(name, known))
     raise ProfileError(name, [problem])
@@ -199,6 +202,8 @@ def name_problem(name: str) -> str | None:
     """Why a profile of the person's own cannot have this name; None where it can."""
     if not _NAME.fullmatch(name):
         return "a profile's name has letters, digits, dots, dashes, underscores"
+    if len(name) > LONGEST or is_device(name):
+        return f"a profile's name has at most {LONGEST} letters and is none that Windows keeps for devices"
     path = paths.profiles_dir() / f"{name}.toml"
     return "there is a profile of this name already" if name in _builtins() or os.path.lexists(path) else None
 
@@ -312,6 +317,8 @@ def _parsed(text: str, name: str) -> tuple[tomlkit.TOMLDocument, dict[str, Any]]
         return tomlkit.parse(text), data
     except (tomllib.TOMLDecodeError, TOMLKitError) as error:
         raise ProfileError(name, [_syntax(str(error), text)]) from error
+    except (RecursionError, ValueError) as error:  # brackets within brackets, numbers without an end
+        raise ProfileError(name, [Problem(None, "", "not valid TOML: nothing that a profile can hold")]) from error
 
 
 def _syntax(message: str, text: str) -> Problem:

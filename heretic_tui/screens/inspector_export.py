@@ -63,7 +63,7 @@ def _ask(widget: Widget, folder: Path, files: "Sequence[OwnFile]", there: Sequen
 def _write(widget: Widget, folder: Path, files: "Sequence[OwnFile]") -> None:
     try:
         for file in files:
-            write_text(folder / file.name, file.text())
+            write_text(folder / file.name, file.text(), private=False)
     except EngineError as error:
         widget.call_later(_failed, widget, str(error))
         return

@@ -64,9 +64,7 @@ def facts_lines(facts: "CheckpointFacts") -> list[Line]:
     if facts.needs_code:
         lines.append(Fact("code", "needs Python code of its repository; you are asked before it runs", "$warning"))
     if facts.pickled:
-        lines.append(
-            Fact("pickled", "weights that can run code; loaded only where the profile has allow_pickle", "$warning")
-        )
+        lines.append(Fact("pickled", "weights that can run code; you are asked before they are loaded", "$warning"))
     return lines
 
 

@@ -207,6 +207,8 @@ class ModelShelf(FrameScreen):
             found = error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a model, the list stays
             found = EngineError(f"{name} cannot be read ({type(error).__name__}: {error}).", "Choose another model.")
+        if not isinstance(found, EngineError) and (found.needs_code or found.pickled):
+            self.control.recall(name, self.models.found.get(name))
         self.call_later(self._looked, name, found)
         try:
             self.control.chosen_profile()

@@ -11,12 +11,14 @@ from heretic_tui.control import LOAD, STUDY
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.formats import one_line
 from heretic_tui.library import throw_away
+from heretic_tui.screens.leave_dialog import ask_all
 from heretic_tui.screens.model_shelf import ModelShelf
 from heretic_tui.screens.models_dialogs import Busy, Careful, Turn
 from heretic_tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
+    from heretic_tui.engine.leave import What
     from heretic_tui.profile.store import LoadedProfile
     from heretic_tui.state import StudyView
 
@@ -76,28 +78,21 @@ class ModelsScreen(ModelShelf):
         if self.control.profile is None:
             self.notify(one_line(self.profile_problem), severity="error", markup=False)
             return
-        found = self.facts.get(name)
-        code = not isinstance(found, EngineError) and found is not None and found.needs_code
-        if not code or name in self.control.trusted or self.control.profile.profile.trust_remote_code:
-            act()
-            return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.control.trusted.add(name)
-                act()
-
-        self.app.push_screen(
-            Careful(
-                f"Run the code of {self.models.shown.get(name, name)}?",
-                "This model comes with Python code of its own and cannot be loaded without it. Such code can do all "
-                "that you can do on this machine: read your files, use your network, delete things. Read it first, "
-                "and say yes only if you trust its authors.\n\nThe answer is for this model, until the app ends.",
-                "Run it",
-                "Do not load",
-            ),
-            answered,
+        ask_all(
+            self.app.push_screen,
+            self.models.shown.get(name, name),
+            self._leave_needed(name),
+            partial(self.control.allow, name),
+            act,
         )
+
+    def _leave_needed(self, name: str) -> "list[What]":
+        """What is to be asked before this model is loaded."""
+        found = self.facts.get(name)
+        if found is None or isinstance(found, EngineError):
+            return []
+        needs: list[tuple[What, bool]] = [("code", found.needs_code), ("pickles", found.pickled)]
+        return [what for what, needed in needs if needed and (name, what) not in self.control.trusted]
 
     def _in_turn(self, what: str, act: Callable[..., None]) -> None:
         """Do something with the engine; while it works on something else, ask what comes first."""

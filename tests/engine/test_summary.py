@@ -57,7 +57,7 @@ def test_a_folder_that_has_gone(tmp_path):
 def test_a_trial_without_the_score_of_an_objective(study):
     journal = study.path / JOURNAL
     journal.write_text(journal.read_text(encoding="utf-8").replace("kl_divergence", "something_else"), encoding="utf-8")
-    assert "damaged (KeyError: 'kl_divergence')" in summarize(Run(study.path)).problem
+    assert "lacks a score" in summarize(Run(study.path)).problem
 
 
 WILD = st.one_of(

@@ -17,6 +17,7 @@ from heretic_tui.engine import events
 from heretic_tui.engine.catalog import ModelEntry
 from heretic_tui.engine.checkpoint import CheckpointFacts
 from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.leave import Leave, leave_for, not_allowed, say_yes
 from heretic_tui.engine.memory import HOST, MemoryReading
 from heretic_tui.engine.summary import RunSummary
 from heretic_tui.library import Known, RunReader, known_models, named, throw_away
@@ -349,6 +350,77 @@ def test_loading_is_cancelled_by_escape(tmp_path, world, monkeypatch):
         await until(pilot, lambda: "Cancel" not in text_of(app))
 
     drive(app, steps)
+
+
+def test_pickled_weights_are_asked_for_too(tmp_path, world, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    app = fake_app(tmp_path)
+    world.known = Known(("made/pickled",), (), frozenset())
+    world.facts["made/pickled"] = made_facts("made/pickled", needs_code=True, pickled=True)
+    loaded = []
+    monkeypatch.setattr(app.control, "load", loaded.append)
+
+    async def steps(pilot):
+        await until(pilot, lambda: "made/pickled" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "Run the code of made/pickled?" in text_of(app))
+        await pilot.press("y")
+        await until(pilot, lambda: "Load the pickled weights of made/pickled?" in text_of(app))
+        assert not loaded
+        await pilot.press("y")
+        assert loaded == ["made/pickled"]
+        profile = app.control.trusting("made/pickled", store.resolve(None)).profile
+        assert (profile.trust_remote_code, profile.allow_pickle) == (True, True)
+
+    drive(app, steps, (120, 40))
+
+
+def test_what_was_allowed_before_is_not_asked_again_until_the_model_changes(tmp_path, world, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = tmp_path / "coded"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"auto_map": {"AutoModel": "own.Own"}}')
+    say_yes("code", str(folder))
+    leave_for(str(folder), folder, None, Leave(code=True))
+    asked = []
+    for changed in (False, True):
+        if changed:
+            (folder / "own.py").write_text("changed = True")
+        app = fake_app(tmp_path)
+        world.found = [entry(str(folder))]
+        world.facts[str(folder)] = made_facts(str(folder), needs_code=True)
+        loaded = []
+        monkeypatch.setattr(app.control, "load", loaded.append)
+
+        async def steps(pilot, app=app, loaded=loaded):
+            await until(pilot, lambda: "will it fit" in text_of(app))
+            await pilot.press("enter")
+            await until(pilot, lambda: loaded or isinstance(app.screen, Confirm))
+            asked.append(not loaded)
+
+        drive(app, steps, (120, 40))
+    assert asked == [False, True]
+
+
+def test_a_job_that_fails_for_want_of_a_yes_asks_for_it(tmp_path, world, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    app = fake_app(tmp_path)
+    loaded = []
+    monkeypatch.setattr(app.control, "load", loaded.append)
+
+    def refused(session):
+        raise not_allowed("made/[b]coded", "code")
+
+    async def steps(pilot):
+        for title in ("load", "study"):
+            app.control.worker.submit(title, refused)
+            await until(pilot, lambda: "Run the code of [b]coded?" in text_of(app))
+            await pilot.press("y")
+            await until(pilot, lambda: not isinstance(app.screen, Confirm))
+        assert loaded == ["made/[b]coded"]
+        assert ("made/[b]coded", "code") in app.control.trusted
+
+    drive(app, steps, (120, 40))
 
 
 def test_code_of_the_repository_is_run_only_after_a_yes(tmp_path, world, monkeypatch):

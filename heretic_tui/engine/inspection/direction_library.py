@@ -20,12 +20,12 @@ from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
 from heretic_tui.engine.inspection.direction import Direction, direction, layer_name, row_of
 from heretic_tui.engine.inspection.vector_files import Found, read_vectors
+from heretic_tui.names import file_name
+from heretic_tui.private import make_folder
 
 TRASH = ".trash"
 TENSOR = "direction"
 LONGEST_NAME = 200
-LONGEST_STEM = 80
-"""Bytes; file systems allow 255, and a number and an ending are to follow."""
 RESERVED = re.compile(r"(?:layer|good centre|component|pc|mix|own)\b\s*:?\s*[\d:]*|in", re.IGNORECASE)
 """Names by which directions that are in no library are asked for."""
 EXPORTED = (".safetensors", ".npy", ".json")
@@ -174,7 +174,7 @@ class DirectionLibrary:
         trash = self.folder / TRASH
         target = _numbered(trash / entry.path.name)
         try:
-            trash.mkdir(parents=True, exist_ok=True)
+            make_folder(trash)
             for old, new in ((entry.path, target), (entry.facts, target.with_suffix(".toml"))):
                 if old.exists():
                     old.rename(new)
@@ -216,14 +216,15 @@ class DirectionLibrary:
             raise EngineError(f"{target} is there already.", "Choose another place, or say --overwrite.")
         match target.suffix:
             case ".npy":
-                write_atomically(target, lambda temporary: _save_npy(temporary, found))
+                write_atomically(target, lambda temporary: _save_npy(temporary, found), private=False)
             case ".json":
                 import json
 
-                write_text(target, json.dumps({entry.name: found.vector.tolist()}, ensure_ascii=False) + "\n")
+                text = json.dumps({entry.name: found.vector.tolist()}, ensure_ascii=False) + "\n"
+                write_text(target, text, private=False)
             case _:
                 copy = Entry(target, *(getattr(entry, field) for field in _FIELDS))
-                _write(copy, found)
+                _write(copy, found, private=False)
         return target
 
     def _check(self, name: str, *, but: str | None = None) -> None:
@@ -292,8 +293,7 @@ def _writable(text: str) -> str:
 
 def _stem(name: str) -> str:
     """A file name that any file system takes."""
-    plain = re.sub(r"[^\w.-]+", "-", _writable(name).casefold()).strip("-.")
-    return plain.encode()[:LONGEST_STEM].decode(errors="ignore").strip("-.") or TENSOR
+    return file_name(name.casefold(), TENSOR)
 
 
 def _numbered(path: Path) -> Path:
@@ -356,13 +356,13 @@ def _facts(entry: Entry) -> tomlkit.TOMLDocument:
     return document
 
 
-def _write(entry: Entry, found: Direction) -> None:
+def _write(entry: Entry, found: Direction, *, private: bool = True) -> None:
     from safetensors.numpy import save_file
 
     metadata = {key: str(value) for key, value in _facts(entry).unwrap().items()}
     vector = {TENSOR: np.ascontiguousarray(found.vector, dtype=np.float32)}
-    write_atomically(entry.path, lambda temporary: save_file(vector, temporary, metadata=metadata))
-    write_text(entry.facts, tomlkit.dumps(_facts(entry)))
+    write_atomically(entry.path, lambda temporary: save_file(vector, temporary, metadata=metadata), private=private)
+    write_text(entry.facts, tomlkit.dumps(_facts(entry)), private=private)
 
 
 def _save_npy(path: Path, found: Direction) -> None:

@@ -5,7 +5,6 @@ by frame in one palette, so that neither time nor memory goes into drawing the s
 """
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from heretic_tui.engine.inspection.gif import GifWriter, Palette
 from heretic_tui.engine.inspection.projection import Points, Projection, project_run
 from heretic_tui.engine.inspection.residual_sets import ORIGINAL
 from heretic_tui.engine.inspection.stage import Stage
+from heretic_tui.names import is_device
 
 if TYPE_CHECKING:
     from heretic_tui.engine.run import Run
@@ -89,8 +89,9 @@ def look_of(profile: "Profile", model: str, trial: int = 0) -> Look:
 
 def plots_folder(base: Path, model: str, trial: int = 0) -> Path:
     """Where the pictures of a model go: a folder of its own under `base`, whatever the model's name holds."""
-    name = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", model).strip(". ")
-    name = name.encode(errors="replace")[-LONGEST_NAME:].decode(errors="ignore") or "model"
+    name = "".join("_" if letter in '/\\:*?"<>|' or not letter.isprintable() else letter for letter in model)
+    name = name.strip(". ").encode(errors="replace")[-LONGEST_NAME:].decode(errors="ignore").strip(". ") or "model"
+    name = f"_{name}" if is_device(name) else name
     return base / (f"{name}--trial-{trial}" if trial else name)
 
 

@@ -158,6 +158,8 @@ def load_residual_sets(path: Path) -> ResidualSets:
         raise _missing(path)
     try:
         arrays = load_file(path)
+        if any(array.ndim != 3 for array in arrays.values()):
+            raise TypeError("its parts do not fit together")
         return ResidualSets(**{name: arrays[name] for name in sorted(arrays)})
     except (SafetensorError, TypeError) as error:
         raise damaged(path, error) from error

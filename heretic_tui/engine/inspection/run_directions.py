@@ -45,8 +45,11 @@ def load_run_directions(path: Path) -> RunDirections:
 
     try:
         arrays = load_file(path)
-        return RunDirections(arrays["good"], arrays["bad"], arrays["vectors"])
-    except (SafetensorError, KeyError) as error:
+        good, bad, vectors = (arrays[name] for name in ("good", "bad", "vectors"))
+        if vectors.ndim != 2 or {good.shape, bad.shape} != {vectors.shape}:
+            raise ValueError("its parts do not fit together")
+        return RunDirections(good, bad, vectors)
+    except (SafetensorError, KeyError, ValueError) as error:
         raise damaged(path, error) from error
 
 

@@ -50,7 +50,7 @@ def read_vectors(path: Path) -> list[Found]:
         raise EngineError(
             f"{path} cannot be read: {error.strerror or error}.", "Check that it is there and allowed."
         ) from error
-    except (ValueError, KeyError, TypeError, struct.error, EOFError) as error:
+    except (ValueError, KeyError, TypeError, struct.error, EOFError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise EngineError(f"{path} cannot be read: {reason}.", f"Give a {READABLE} file.") from error
     found = [one for name, array in arrays.items() for one in _rows(name, array)]
@@ -67,6 +67,8 @@ def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
             return {path.stem: np.load(path, allow_pickle=False)}
         case ".npz":
             with np.load(path, allow_pickle=False) as file:
+                if sum(one.file_size for one in file.zip.infolist()) > LARGEST:
+                    raise ValueError("it unpacks to more than a file of directions can hold")
                 return {name: file[name] for name in file.files}
         case ".json":
             content = json.loads(path.read_text(encoding="utf-8-sig"))
