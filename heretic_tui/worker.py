@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Tick
+from heretic_tui.engine.memory import out_of_memory, ran_out
 
 if TYPE_CHECKING:
     from heretic_tui.engine.session import Session
@@ -221,6 +222,9 @@ def failure_of(error: BaseException) -> Failure:
     details = "".join(traceback.format_exception(error))
     if isinstance(error, EngineError):
         return Failure(error.cause, error.remedy, details)
+    if out_of_memory(error):
+        told = ran_out(error)
+        return Failure(told.cause, told.remedy, details)
     reason = f"{type(error).__name__}: {error}".removesuffix(": ")
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or "A file"

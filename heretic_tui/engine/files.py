@@ -2,18 +2,23 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from heretic_tui.atomic import write_whole
 from heretic_tui.engine.errors import write_failure
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, needed: int = 0, inside: Path | None = None
+) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place.
 
-    Raises `EngineError` where the disk is full, read-only or refuses; the old file then still stands.
+    Folders are made as needed, but `inside` one that must be there: what belongs on a share that went away is not
+    written to where it was mounted. Raises `EngineError` where the disk is full, read-only or refuses, or that folder
+    is gone; the old file then still stands. `needed` is how many bytes are written, for people to be told.
     """
 
     def fill(temporary: Path) -> None:
@@ -21,9 +26,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(temporary)
 
     try:
+        if inside is not None:
+            inside.stat()
         write_whole(path, fill)
     except OSError as error:
-        raise write_failure(path, error) from error
+        raise write_failure(path, error, needed) from error
 
 
 @contextmanager
@@ -40,6 +47,14 @@ def os_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, *, inside: Path | None = None) -> None:
+    """Write UTF-8 text atomically; `inside` is a folder that must be there."""
+    needed = len(text.encode("utf-8"))
+    write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8"), needed=needed, inside=inside
+    )
+
+
+def bytes_of(tensors: Iterable[Any]) -> int:
+    """How many bytes tensors or arrays take, in memory as in a file."""
+    return sum(int(tensor.nbytes) for tensor in tensors)

@@ -54,16 +54,21 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a run's folder says of its owner; `seen` is when that process last gave a sign of life, in seconds."""
+    """What a run's folder says of its owner.
+
+    `seen` is when that process last gave a sign of life, a time stamp in seconds; `silent` is for how long it has given
+    none since, as far as can be told.
+    """
 
     owner: Owner
     seen: float
+    silent: float
 
     @property
     def alive(self) -> bool:
         """Whether the process is there; of one on another machine only its signs of life are known."""
         if not self.owner.here:
-            return time.time() - self.seen < SILENCE
+            return self.silent < SILENCE
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
     @property
@@ -79,7 +84,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """Say in a run's folder that this process works on it; one that is killed leaves its claim, which tells so."""
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
-    write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
+    write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=folder)
     (folder / PAUSE).unlink(missing_ok=True)  # it was meant for an earlier process
     try:
         yield
@@ -92,14 +97,34 @@ def read_claim(folder: Path) -> Claim | None:
     """The claim in a run's folder; None where no process works on it, or the file cannot be understood."""
     path = folder / OWNER
     try:
-        return Claim(Owner(**json.loads(path.read_text(encoding="utf-8"))), path.stat().st_mtime)
+        owner, seen = Owner(**json.loads(path.read_text(encoding="utf-8"))), path.stat().st_mtime
     except (OSError, TypeError, ValueError):
         return None
+    return Claim(owner, seen, _silent(path, seen))
+
+
+_signs: dict[Path, tuple[float, float]] = {}
+"""By file: the last sign of life that was seen, and when that was on this process's own clock."""
+
+
+def _silent(path: Path, seen: float) -> float:
+    """Seconds since a sign of life.
+
+    A stamp of another machine's clock, or of a clock that was set, tells little. From the second look on only this
+    process's own clock counts, which nobody sets: whether there was a new sign, and if not, for how long.
+    """
+    now = time.monotonic()
+    known = _signs.get(path)
+    if known is None:
+        known = _signs[path] = seen, now - max(0.0, time.time() - seen)
+    elif known[0] != seen:
+        known = _signs[path] = seen, now
+    return now - known[1]
 
 
 def ask_to_pause(folder: Path) -> None:
     """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
-    write_text(folder / PAUSE, "")
+    write_text(folder / PAUSE, "", inside=folder)
 
 
 class Pulse:

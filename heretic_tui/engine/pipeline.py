@@ -8,19 +8,20 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.answering import chat
+from heretic_tui.engine.aside import clear_leftovers
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
-from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.errors import EngineError, NoRoom
 from heretic_tui.engine.events import (
     BaselineMeasured,
     Evaluated,
@@ -40,6 +41,7 @@ from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
 from heretic_tui.engine.ownership import Pulse
@@ -49,9 +51,10 @@ from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.reuse import fingerprint, take_over
+from heretic_tui.engine.room import told_for
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
-from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.search import Search, open_study
 from heretic_tui.engine.style import style_of
 from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.profile.schema import Profile, PromptSet
@@ -155,13 +158,13 @@ def _study(
 ) -> Job[StudyFinished]:
     loaded = time.perf_counter()
     with run.locked():
-        cut = repair_journal(run.journal)
+        mended = mend(run)
         search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
         if trials is not None:
             search.want(trials)
         yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
-        if cut:
-            yield Note("The journal ended in the middle of a line; that unfinished entry was set aside.", "warning")
+        for word in mended:
+            yield Note(word, "warning")
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
@@ -172,6 +175,7 @@ def _study(
             yield Note(f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same.")
         directions = yield from prepare(model, run, material, taken_over=earlier is not None)
         base = yield from measure_baseline(model, run, material.scoreboard)
+        keep_batch_size(run, model)
         with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
             search.tally.add(material.scoreboard.counted(run.responses(0)))
         ready = time.perf_counter()
@@ -193,10 +197,12 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
                 raise EngineError("The run was paused from another process.", f"Go on with: --resume {run.name}")
             try:
                 event = next(job)
+                if not event.replaceable:
+                    run.log(json.dumps(event.as_json(), ensure_ascii=False))
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if not event.replaceable:
-                run.log(json.dumps(event.as_json(), ensure_ascii=False))
+            except NoRoom as error:
+                raise told_for(run, error) from error
             yield event
     finally:
         job.close()
@@ -225,6 +231,18 @@ def prepare(model: LanguageModel, run: Run, material: Material, *, taken_over: b
     if run.profile.plot_residuals:
         yield from plot(run)
     return directions
+
+
+def keep_batch_size(run: Run, model: LanguageModel) -> None:
+    """Keep a batch size that memory has made smaller: a resumed study then rounds as one that was never interrupted.
+
+    What is not the same then: the one trial in which memory ran out, if the study is interrupted in it, rounds as its
+    batches come to be cut. In float32 that is the seventh digit of a divergence; in 16 bits it may change a word.
+    """
+    known = run.model()
+    settled = known[1] if known else None
+    if known and settled and model.batch_size < settled.batch_size:
+        run.save_model(known[0], replace(settled, batch_size=model.batch_size))
 
 
 def _prompts(model: LanguageModel, prompt_set: PromptSet, profile: Profile) -> Job[list[Prompt]]:
@@ -334,7 +352,9 @@ def optimize(
             told = True
         finally:
             if not told:
-                search.drop(suggestion)
+                with suppress(EngineError):  # on a full disk: what is left open is closed when the study is resumed
+                    search.drop(suggestion)
+        keep_batch_size(run, model)
         yield TrialFinished(record, any(found.trial == record.trial for found in search.front()))
     search.set_finished(True)
 
@@ -363,6 +383,9 @@ def export(
         raise EngineError(f"A model cannot be exported as {dtype}.", f"Choose one of {', '.join(EXPORT_DTYPES)}.")
     if max_shard_size is not None:
         shard_bytes(max_shard_size)
+    if (beside := to.expanduser().resolve().parent).is_dir():
+        for word in clear_leftovers(beside):
+            yield Note(word, "warning")
     if adapter and verify_scores:
         raise EngineError("An adapter cannot be loaded and measured by itself.", "Export the merged model to do that.")
     record = run.record(trial)

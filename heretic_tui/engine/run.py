@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
-from heretic_tui.engine.files import write_atomically, write_text
+from heretic_tui.engine.files import bytes_of, write_atomically, write_text
 from heretic_tui.engine.ownership import claimed
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.profile import store
@@ -130,7 +130,7 @@ class Run:
     def save_model(self, facts: ModelFacts, settled: Settled | None) -> None:
         """Keep the model's facts and, once found, what was settled about it."""
         content = {"facts": asdict(facts), "settled": None if settled is None else asdict(settled)}
-        write_text(self.path / MODEL, json.dumps(content, indent=2) + "\n")
+        write_text(self.path / MODEL, json.dumps(content, indent=2) + "\n", inside=self.path)
 
     def model(self) -> tuple[ModelFacts, Settled | None] | None:
         """What `save_model` kept, or None before the model was first loaded."""
@@ -148,9 +148,10 @@ class Run:
         from safetensors.torch import save_file
 
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomically(self.path / BASELINE_TENSORS, lambda temporary: save_file(contiguous, temporary))
+        path, needed = self.path / BASELINE_TENSORS, bytes_of(contiguous.values())
+        write_atomically(path, lambda temporary: save_file(contiguous, temporary), needed=needed, inside=self.path)
         content = {name: score.as_json() for name, score in scores.items()}
-        write_text(self.path / BASELINE, json.dumps(content, indent=2) + "\n")
+        write_text(self.path / BASELINE, json.dumps(content, indent=2) + "\n", inside=self.path)
 
     def base_scores(self) -> dict[str, Score] | None:
         """The original model's scores, or None before they were measured."""
@@ -177,7 +178,7 @@ class Run:
     def save_responses(self, trial: int, responses: Sequence[Response]) -> None:
         """Keep every response of a trial; trial 0 is the original model."""
         lines = "".join(json.dumps(asdict(response), ensure_ascii=False) + "\n" for response in responses)
-        write_text(self._responses(trial), lines)
+        write_text(self._responses(trial), lines, inside=self.path)
         # A trial that was stopped halfway gives its number to the next one; its labels do not fit that one's responses.
         self._labels(trial).unlink(missing_ok=True)
 
@@ -222,7 +223,8 @@ class Run:
             labels.pop(index, None)
         else:
             labels[index] = label
-        write_text(self._labels(trial), json.dumps({str(place): labels[place] for place in sorted(labels)}) + "\n")
+        content = json.dumps({str(place): labels[place] for place in sorted(labels)})
+        write_text(self._labels(trial), f"{content}\n", inside=self.path)
 
     def _labels(self, trial: int) -> Path:
         return self.path / "responses" / f"trial-{trial:04}.labels.json"
@@ -232,7 +234,7 @@ class Run:
     def save_chat(self, name: str, content: str) -> Path:
         """Keep a chat as a text file of that name, in place of an older one; gives its path."""
         path = self.path / CHATS / _plain(name, "chat")
-        write_text(path, content)
+        write_text(path, content, inside=self.path)
         return path
 
     def chats(self) -> list[Path]:
@@ -245,11 +247,12 @@ class Run:
 
     def log(self, text: str) -> None:
         """Add a line with the time to the run's log."""
+        line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n"
         try:
             with (self.path / LOG).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+                file.write(line)
         except OSError as error:
-            raise write_failure(self.path / LOG, error) from error
+            raise write_failure(self.path / LOG, error, len(line)) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
