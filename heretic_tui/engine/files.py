@@ -50,9 +50,7 @@ def os_errors() -> Iterator[None]:
 def write_text(path: Path, text: str, *, inside: Path | None = None) -> None:
     """Write UTF-8 text atomically; `inside` is a folder that must be there."""
     needed = len(text.encode("utf-8"))
-    write_atomically(
-        path, lambda temporary: temporary.write_text(text, encoding="utf-8"), needed=needed, inside=inside
-    )
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), needed=needed, inside=inside)
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
