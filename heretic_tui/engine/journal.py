@@ -58,15 +58,15 @@ def repair_journal(journal: Path) -> list[str]:
 
     Gives what was mended, in words: a torn line goes to a file beside the journal, the lock of a dead process goes.
     """
-    if not journal.is_file():
-        return []
     words = []
-    content = journal.read_bytes()
     try:
         lock = journal.with_name(journal.name + LOCK)
         if lock.exists():
             lock.unlink(missing_ok=True)
             words.append("The journal was locked by a process that is no more; that lock was removed.")
+        if not journal.is_file():
+            return words
+        content = journal.read_bytes()
         if _set_aside(journal, _whole_lines(content)) < len(content):
             words.append("The journal ended in the middle of a line; that unfinished entry was set aside.")
     except OSError as error:

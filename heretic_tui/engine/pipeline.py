@@ -41,6 +41,7 @@ from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.memory import out_of_memory, ran_out
 from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
@@ -203,6 +204,10 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
                 return stop.value  # type: ignore[no-any-return]
             except NoRoom as error:
                 raise told_for(run, error) from error
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                raise ran_out(error) from error
             yield event
     finally:
         job.close()

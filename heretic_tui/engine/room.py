@@ -9,7 +9,7 @@ def told_for(run: Run, error: NoRoom) -> NoRoom:
     """The error with what the trials that are left will take, judged by those that are there, and how to go on."""
     needed = _left(run)
     rest = f" The trials that are left take about {size(needed)} more." if needed else ""
-    return NoRoom(f"{error.cause}{rest}", f"Free some space, then go on with: heretic-tui run --resume {run.name}")
+    return NoRoom(f"{error.cause}{rest}", f"Free some space, then go on with: heretic-tui run --resume {run.path}")
 
 
 def _left(run: Run) -> int:
