@@ -21,7 +21,7 @@ from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
-from heretic_tui.engine.errors import EngineError, NoRoom
+from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import (
     BaselineMeasured,
     Evaluated,
@@ -41,7 +41,6 @@ from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.memory import out_of_memory, ran_out
 from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
@@ -52,10 +51,10 @@ from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.reuse import fingerprint, take_over
-from heretic_tui.engine.room import told_for
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
 from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.stopping import why
 from heretic_tui.engine.style import style_of
 from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.profile.schema import Profile, PromptSet
@@ -202,12 +201,11 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
                     run.log(json.dumps(event.as_json(), ensure_ascii=False))
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            except NoRoom as error:
-                raise told_for(run, error) from error
             except Exception as error:
-                if not out_of_memory(error):
+                told = why(run, error)
+                if told is error:
                     raise
-                raise ran_out(error) from error
+                raise told from error
             yield event
     finally:
         job.close()

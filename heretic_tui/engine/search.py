@@ -125,7 +125,8 @@ class Search:
     @property
     def wanted(self) -> int:
         """How many trials the study is to have."""
-        return int(self.study.user_attrs.get("n_trials", self.profile.n_trials))
+        with storage_failures():
+            return int(self.study.user_attrs.get("n_trials", self.profile.n_trials))
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have."""

@@ -16,6 +16,7 @@ import pytest
 
 from heretic_tui.demo import MODEL_DIR
 from heretic_tui.engine.run import Run, list_runs
+from heretic_tui.engine.summary import summarize
 
 SEED = int(os.environ.get("KILLS_SEED", "1"))
 TRIALS = 8
@@ -91,7 +92,6 @@ class Session:
     nursery: Nursery
     number: int = 0
     events: list = field(default_factory=list)
-    times: list = field(default_factory=list)
     ended: int | None = None
 
     def rows(self):
@@ -111,48 +111,40 @@ class Session:
         for row in self.rows():
             if "event" in row:
                 self.events.append(row)
-                self.times.append(time.monotonic())
                 yield row
 
     def whole(self):
-        """Read it to its end; gives its events."""
-        began = time.monotonic()
-        self.times = []
+        """Read it to its end."""
         for _ in self.told():
             pass
-        self.times = [at - began for at in self.times]
-        return self.events
 
-    def killed(self, after, delay):
-        """Kill it so many seconds after the first event of a kind; at its own end where there is none."""
-        if after is None or any(name(event) == after for event in self.told()):
-            time.sleep(delay)
-            with suppress(ProcessLookupError):
-                os.kill(self.number, signal.SIGKILL)
+    def killed(self, kind, times, delay):
+        """Kill it so many seconds after it began, or after the event of a kind that it tells for the n-th time."""
+        for event in self.told() if kind else ():
+            times -= event["event"] == kind
+            if not times:
+                break
+        time.sleep(delay)
+        with suppress(ProcessLookupError):
+            os.kill(self.number, signal.SIGKILL)
         self.whole()
 
     def of(self, kind):
         return [event for event in self.events if event["event"] == kind]
 
 
-def name(event):
-    """An event's kind, with what tells it from others of it."""
-    return " ".join(str(part) for part in (event["event"], event.get("phase"), event.get("trial")) if part)
-
-
 @dataclass
 class Whole:
-    """What a study gives that nobody interrupts, and when it told what."""
+    """What a study gives that nobody interrupts, and how long it takes."""
 
+    run: Run
     trials: list
     front: list
     export: str
-    times: dict
-    export_seconds: float
-
-    def between(self, first, last):
-        """Seconds from one event to another; the first may be None, the beginning."""
-        return self.times[last] - (self.times[first] if first else 0.0)
+    start: float
+    """Seconds from the opening of the run to its first trial."""
+    trial: float
+    """Seconds of a trial."""
 
 
 @pytest.fixture(scope="module")
@@ -171,21 +163,18 @@ def nursery(folder):
 
 @pytest.fixture(scope="module")
 def whole(nursery, folder):
-    """The same study, never killed: once to learn what it needs, and once as it runs in a child that has all of it."""
-    nursery.start(*started(folder, folder / "first"), learn=True).whole()
-    (first,) = list_runs(folder / "first")
-    nursery.start("export", first.path, "--trial", 1, "--to", folder / "first-model", learn=True).whole()
-    session = nursery.start(*started(folder, folder / "whole"))
+    """The same study, never killed; the nursery learns from it what it needs."""
+    session = nursery.start(*started(folder, folder / "whole"), learn=True)
     session.whole()
     assert session.ended == 0, (folder / "errors.txt").read_text()
     (run,) = list_runs(folder / "whole")
-    assert records(run) == records(first)
     assert {record.get("ended_early", False) for record in records(run)} == {False, True}
-    exporting = nursery.start("export", run.path, "--trial", front(run)[0], "--to", folder / "model")
+    exporting = nursery.start("export", run.path, "--trial", front(run)[0], "--to", folder / "model", learn=True)
     exporting.whole()
     assert exporting.ended == 0
-    times = dict(zip(map(name, session.events), session.times, strict=True))
-    return Whole(records(run), front(run), digest(folder / "model"), times, exporting.times[-1])
+    timing = session.of("study_finished")[0]["timing"]
+    trial = sum(record.seconds for record in run.records()) / TRIALS
+    return Whole(run, records(run), front(run), digest(folder / "model"), timing["start"], trial)
 
 
 def started(folder, runs):
@@ -207,26 +196,27 @@ def digest(model):
     return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
 
 
-def by_time(first, last):
-    """A moment somewhere between two events."""
-    return lambda whole, chance: {"after": first, "delay": chance.uniform(0, whole.between(first, last))}
+def by_time(kind, part, times=1):
+    """A moment within a part of a study that begins with an event of this kind, told for the n-th time."""
+    return lambda whole, chance: {"moment": (kind, times, chance.uniform(0, getattr(whole, part)))}
 
 
 def by_file(path, most):
-    """A moment at which a file is touched, which happens so often at least."""
+    """A moment at which a file is touched, as it is at least so often."""
     return lambda whole, chance: {"kill": {"path": path, "count": chance.randint(1, most)}}
 
 
-LOADING = by_time(None, "run_opened")
-RESIDUALS = by_time("run_opened", "phase_finished directions")
-BASELINE = by_time("phase_finished directions", "baseline_measured")
+LOADING = by_time(None, "start")
+STARTING = by_time("run_opened", "start")
+TRIAL, LATER_TRIAL = by_time("trial_started", "trial"), by_time("trial_started", "trial", 2)
+TELLING = by_file("study.journal", 170)
 LIVES = [
-    [LOADING, by_file("model.json", 3), RESIDUALS, by_file("directions.safetensors", 4), BASELINE],
-    [RESIDUALS, by_file("residuals.safetensors", 4), by_file("baseline", 8), by_file("trial-0000.jsonl", 4)],
-    [by_time(f"trial_started {number}", f"trial_finished {number}") for number in (1, 3, 4, 6)],
-    [by_file("study.journal", most) for most in (30, 120, 120, 120, 120, 120)],
-    [by_file(path, 4) for path in ("profile.toml", "owner.json", "trial-0002.jsonl", "trial-0005.jsonl", "log.txt")],
-    [LOADING, by_file("study.journal", 200), by_time("trial_started 5", "trial_finished 5"), by_file("log.txt", 20)],
+    [LOADING, by_file("model.json", 4), by_file("directions.safetensors", 3), STARTING],
+    [by_file("residuals.safetensors", 3), by_file("trial-0000.jsonl", 4), by_file("baseline", 7), TRIAL],
+    [TRIAL, LATER_TRIAL, TRIAL, LATER_TRIAL, LOADING],
+    [TELLING, TELLING, TELLING, TELLING, TELLING, TELLING],
+    [by_file("profile.toml", 4), by_file("owner", 4), by_file("trial-0002.jsonl", 4), by_file("log.txt", 6)],
+    [STARTING, STARTING, LATER_TRIAL, by_file("trial-0005.jsonl", 4)],
 ]
 """Where each study is killed, one moment after the other; it is gone on with after each."""
 
@@ -237,6 +227,7 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(life, nursery
     kept = []
     for moment in LIVES[life]:
         session = go_on(nursery, folder, runs, **moment(whole, chance))
+        assert session.ended == -signal.SIGKILL, (folder / "errors.txt").read_text()
         kept = check_nothing_lost(session, runs, kept)
     session = go_on(nursery, folder, runs)
     assert session.ended == 0, (folder / "errors.txt").read_text()
@@ -247,19 +238,18 @@ def test_a_study_killed_again_and_again_ends_as_one_that_never_was(life, nursery
     assert front(run) == whole.front
     assert not list(run.path.rglob("*.partial"))
     assert not list(run.path.rglob("*.damaged"))
-    assert not (run.path / "owner.json").exists()
+    assert summarize(run).state == "finished"
 
 
-def go_on(nursery, folder, runs, after=None, delay=None, **kill):
+def go_on(nursery, folder, runs, moment=None, **kill):
     """Begin the study, or go on with it, up to a moment or to its end."""
     found = list_runs(runs)
     arguments = ("run", "--resume", found[0].path) if found else started(folder, runs)
     session = nursery.start(*arguments, **kill)
-    if delay is None:
+    if moment is None:
         session.whole()
     else:
-        session.killed(after, delay)
-    assert session.ended in {0, -signal.SIGKILL}, (folder / "errors.txt").read_text()
+        session.killed(*moment)
     return session
 
 
@@ -280,17 +270,19 @@ def check_nothing_lost(session, runs, before):
 
 @pytest.mark.parametrize("moment", ["by time", "model.safetensors", "README.md", "export-"])
 def test_an_export_that_was_killed_is_made_again_and_leaves_nothing_behind(moment, nursery, whole, folder):
-    (run,) = list_runs(folder / "whole")
     chance, place = random.Random(f"{SEED} {moment}"), folder / f"export-{moment.replace(' ', '-')}"
     place.mkdir()
-    order = "export", run.path, "--trial", whole.front[0], "--to", place / "out", "--overwrite"
+    order = "export", whole.run.path, "--trial", whole.front[0], "--to", place / "out", "--overwrite"
     if moment == "by time":
-        nursery.start(*order).killed(None, chance.uniform(0, whole.export_seconds))
+        session = nursery.start(*order)
+        session.killed("progress", 1, chance.uniform(0, 0.05))
     else:
-        nursery.start(*order, kill={"path": moment, "count": chance.randint(1, 4)}).whole()
+        session = nursery.start(*order, kill={"path": moment, "count": chance.randint(1, 4)})
+        session.whole()
+    assert session.ended == -signal.SIGKILL
     again = nursery.start(*order)
     again.whole()
     assert again.ended == 0
     assert digest(place / "out") == whole.export
     assert [path.name for path in place.iterdir()] == ["out"]
-    assert records(Run(run.path)) == whole.trials
+    assert records(whole.run) == whole.trials

@@ -224,13 +224,13 @@ def test_damaged_responses_harm_nothing_else(heretic, study):
 def test_of_responses_that_were_cut_the_whole_ones_are_kept(heretic, study):
     from heretic_tui.engine.run import Run
 
-    path = study / "responses" / "trial-0002.jsonl"
-    before, content = Run(study).responses(2), path.read_bytes()
+    path = study / "responses" / "trial-0001.jsonl"
+    before, content = Run(study).responses(1), path.read_bytes()
     path.write_bytes(content[:-10])
     resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
-    assert_said(study, resumed, "trial-0002.jsonl", f"{len(before) - 1} whole responses are kept")
-    assert Run(study).responses(2) == before[:-1]
-    assert path.with_name("trial-0002.jsonl.damaged").read_bytes() == content[:-10]
+    assert_said(study, resumed, "trial-0001.jsonl", f"{len(before) - 1} whole responses are kept")
+    assert Run(study).responses(1) == before[:-1]
+    assert path.with_name("trial-0001.jsonl.damaged").read_bytes() == content[:-10]
 
 
 def test_damaged_labels_are_set_aside_and_those_found_by_themselves_stand(heretic, study):

@@ -1,12 +1,24 @@
-"""A full disk in the middle of a study: how much the rest of it needs."""
+"""Why a study stopped before its end, in words that say what is lacking and how to go on."""
 
-from heretic_tui.engine.errors import EngineError, NoRoom
+from heretic_tui.engine.errors import EngineError, NoRoom, write_failure
+from heretic_tui.engine.memory import out_of_memory, ran_out
 from heretic_tui.engine.run import Run
 from heretic_tui.formats import size
 
 
-def told_for(run: Run, error: NoRoom) -> NoRoom:
-    """The error with what the trials that are left will take, judged by those that are there, and how to go on."""
+def why(run: Run, error: Exception) -> Exception:
+    """The error as people are told it; itself where it speaks for itself, or is a bug."""
+    if isinstance(error, NoRoom):
+        return _no_room(run, error)
+    if out_of_memory(error):
+        return ran_out(error)
+    if isinstance(error, OSError) and not run.path.is_dir():
+        return write_failure(run.path, error)
+    return error
+
+
+def _no_room(run: Run, error: NoRoom) -> NoRoom:
+    """With what the trials that are left will take, judged by those that are there."""
     needed = _left(run)
     rest = f" The trials that are left take about {size(needed)} more." if needed else ""
     return NoRoom(f"{error.cause}{rest}", f"Free some space, then go on with: heretic-tui run --resume {run.path}")
