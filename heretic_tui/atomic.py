@@ -1,13 +1,20 @@
 """Writing so that a crash leaves the old or the new, never a half."""
 
 import os
+import platform
+import re
 import secrets
 import stat
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from heretic_tui.private import FILE, make_folder
+
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine, so that on a shared disk no other machine's work is taken for a dead process's."""
+_LEFT = re.compile(rf"\.(?P<name>.+)\.(?P<process>\d+)-(?:{HOST})?[0-9a-f]{{6}}\.partial")
 
 
 def write_whole(path: Path, write: Callable[[Path], object], *, private: bool = True) -> None:
@@ -19,7 +26,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, private: bool = 
     """
     target = path.resolve()
     # A name of its own for each, since two threads may write the same file.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.partial")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{HOST}{secrets.token_hex(3)}.partial")
     try:
         if private:
             make_folder(target.parent)
@@ -50,3 +57,13 @@ def _give_mode(path: Path, mode: int) -> None:
     # Only where they differ: some file systems have no modes to set, and some libraries set their own.
     if _mode(path) != mode:
         path.chmod(mode)
+
+
+def left_behind(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What killed processes of this machine were writing in a folder, each with the name of the file it was to be."""
+    import psutil
+
+    for path in sorted(folder.glob(".*.partial")):
+        found = _LEFT.fullmatch(path.name)
+        if found and path.is_file() and not psutil.pid_exists(int(found["process"])):
+            yield path, found["name"]

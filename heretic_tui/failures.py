@@ -65,6 +65,7 @@ def _told(error: BaseException) -> tuple[int, str]:
     from typer.exceptions import Abort, Exit, TyperException
 
     from heretic_tui.engine.errors import EngineError
+    from heretic_tui.engine.memory import out_of_memory, ran_out
     from heretic_tui.profile.problems import ProfileError
 
     match error:
@@ -81,6 +82,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             return FAILED, f"error: {error}"
         case BrokenPipeError() | SystemExit():  # typer exits where the reader of its output went away
             return FAILED, ""
+        case _ if out_of_memory(error):
+            return FAILED, f"error: {ran_out(error)}"
         case OSError(strerror=str(reason)):
             where = error.filename or "what was asked for"
             return FAILED, f"error: {where} could not be read or written: {reason}. Check that it is there and allowed."

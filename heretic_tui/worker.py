@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Tick
 from heretic_tui.engine.leave import NotAllowed, What
+from heretic_tui.engine.memory import out_of_memory, ran_out
 from heretic_tui.masking import masked
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(error.cause, error.remedy, details, (error.model, error.what))
     if isinstance(error, EngineError):
         return Failure(error.cause, error.remedy, details)
+    if out_of_memory(error):
+        told = ran_out(error)
+        return Failure(told.cause, told.remedy, details)
     reason = masked(f"{type(error).__name__}: {error}").removesuffix(": ")
     if isinstance(error, OSError) and error.strerror:
         where = error.filename or "A file"

@@ -16,13 +16,13 @@ from heretic_tui.engine.chat import Answer, Candidate, OfTrial, Original, Sampli
 from heretic_tui.engine.directions import Directions, load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import AnswerFinished
-from heretic_tui.engine.hardware import out_of_memory
 from heretic_tui.engine.inspection.components import component, components_of
 from heretic_tui.engine.inspection.direction import row_of
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
 from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.memory import out_of_memory
 from heretic_tui.engine.run import DIRECTIONS, Run
 from heretic_tui.engine.steering import Given, OfComponent, OfLayer, Saved, Source, Steered, check_layers
 from heretic_tui.engine.stream_edits import Change, adding, adding_relative, changed, removing, rotating

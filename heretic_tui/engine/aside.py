@@ -1,21 +1,18 @@
 """Folders that are written aside and renamed when they are whole, and what killed processes leave of them."""
 
 import os
-import platform
 import re
 import secrets
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from heretic_tui.atomic import HOST
 from heretic_tui.engine.errors import EngineError, write_failure
 
-HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""This machine, so that on a shared disk no other machine's work is taken for a dead process's."""
 _LEFT = re.compile(rf"\.(?P<name>.+)\.(?P<process>\d+)-{HOST}[0-9a-f]{{6}}\.(?P<kind>partial|replaced)")
 
 
@@ -47,8 +44,12 @@ def written_aside(to: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes of this machine were writing in `folder`, and put back what they had set aside."""
+def clear_leftovers(folder: Path) -> list[str]:
+    """Remove what killed processes of this machine were writing in `folder`, and put back what they had set aside.
+
+    Gives what was done, in words.
+    """
+    words = []
     for path in sorted(folder.iterdir()):
         found = _LEFT.fullmatch(path.name)
         if not found or psutil.pid_exists(int(found["process"])) or not path.is_dir():
@@ -56,8 +57,11 @@ def clear_leftovers(folder: Path) -> None:
         place = path.with_name(found["name"])
         if found["kind"] == "replaced" and not place.exists():
             path.rename(place)
+            words.append(f"{place} had been set aside by a process that was killed; it is back.")
         else:
             shutil.rmtree(path, ignore_errors=True)
+            words.append(f"What a killed process had written of {place} is removed.")
+    return words
 
 
 def _put_back(replaced: Path, to: Path) -> None:

@@ -4,8 +4,10 @@ import time
 from collections.abc import Sequence
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.hardware import free_memory, out_of_memory, release_memory
+from heretic_tui.engine.batching import not_even_one
+from heretic_tui.engine.hardware import free_memory, release_memory
 from heretic_tui.engine.language_model import Encoded, LanguageModel
+from heretic_tui.engine.memory import out_of_memory
 from heretic_tui.engine.stepper import probe
 
 PROBED = 16
@@ -24,7 +26,12 @@ def choose_batch_size(
     limit = max(1, min(largest, len(longest)))
     sizes = [size for size in (1, 4, 16, 64, 256) if size < limit] + [limit]
     costs: dict[int, float] = {}
-    yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
+    try:
+        yield from probe(model, model.encode(longest[:1]))  # the first pass of all is slower than any other
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise not_even_one() from error
     for size in sizes:
         batch = model.encode(longest[:size])
         width = batch.width
@@ -36,8 +43,10 @@ def choose_batch_size(
             # A row's share of reading prompts hardly depends on the batch, so their ends are enough to compare sizes.
             prefill, step = yield from probe(model, Encoded(batch.ids[:, -PROBED:], batch.mask[:, -PROBED:]))
         except Exception as error:
-            if not out_of_memory(error) or size == 1:
+            if not out_of_memory(error):
                 raise
+            if size == 1:
+                raise not_even_one() from error
             release_memory()
             break
         costs[size] = (prefill * max(1.0, width / PROBED) + step * max_tokens) / size

@@ -7,8 +7,9 @@ from typing import TypeVar
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Note
-from heretic_tui.engine.hardware import out_of_memory, release_memory
+from heretic_tui.engine.hardware import release_memory
 from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.memory import out_of_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,10 +33,7 @@ def in_batches(
             if not out_of_memory(error):
                 raise
             if size == 1:
-                raise EngineError(
-                    "Memory ran out even with a single prompt at a time.",
-                    "Use a smaller model, 4-bit weights, or a device with more memory.",
-                ) from error
+                raise not_even_one() from error
             model.batch_size = size // 2
             yield Note(f"Out of memory with {size} prompts at a time; going on with {model.batch_size}.", "warning")
         else:
@@ -43,6 +41,14 @@ def in_batches(
         # Only here is the failed batch's traceback, and with it its tensors, out of scope.
         release_memory()
     return results
+
+
+def not_even_one() -> EngineError:
+    """Say that there is no smaller batch to try."""
+    return EngineError(
+        "Memory ran out even with a single prompt at a time. All that was done before is kept.",
+        "Free some memory, or use a device with more of it, and go on; or use a smaller model or 4-bit weights.",
+    )
 
 
 @contextmanager

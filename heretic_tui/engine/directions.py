@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from heretic_tui.engine.errors import EngineError, damaged
-from heretic_tui.engine.files import write_atomically
+from heretic_tui.engine.files import bytes_of, write_atomically
 
 NEARLY_WITHIN = 0.05
 """A direction of which less than this share lies outside the span of others (within 3 degrees) adds nothing to them."""
@@ -174,7 +174,8 @@ def save_directions(path: Path, directions: Directions) -> None:
 
     tensors = {field.name: getattr(directions, field.name) for field in fields(directions)}
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary))
+    needed = bytes_of(contiguous.values())
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary), needed=needed, inside=path.parent)
 
 
 def load_directions(path: Path) -> Directions:

@@ -2,19 +2,29 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from heretic_tui.atomic import write_whole
 from heretic_tui.engine.errors import write_failure
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], *, private: bool = True) -> None:
+def write_atomically(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    needed: int = 0,
+    inside: Path | None = None,
+    private: bool = True,
+) -> None:
     """Let `write` fill a temporary neighbour of `path`, then rename it into place.
 
-    What is not `private` is an export, which gets the ordinary rights of a new file. Raises `EngineError` where the
-    disk is full, read-only or refuses; the old file then still stands.
+    Folders are made as needed, but `inside` one that must be there: what belongs on a share that went away is not
+    written to where it was mounted. What is not `private` is an export, which gets the ordinary rights of a new file.
+    Raises `EngineError` where the disk is full, read-only or refuses, or that folder is gone; the old file then still
+    stands. `needed` is how many bytes are written, for people to be told.
     """
 
     def fill(temporary: Path) -> None:
@@ -22,9 +32,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, private: bo
             write(temporary)
 
     try:
+        if inside is not None:
+            inside.stat()
         write_whole(path, fill, private=private)
     except OSError as error:
-        raise write_failure(path, error) from error
+        raise write_failure(path, error, needed) from error
 
 
 @contextmanager
@@ -41,6 +53,16 @@ def os_errors() -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def write_text(path: Path, text: str, *, private: bool = True) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), private=private)
+def write_text(path: Path, text: str, *, inside: Path | None = None, private: bool = True) -> None:
+    """Write UTF-8 text atomically; `inside` is a folder that must be there."""
+    needed = len(text.encode("utf-8"))
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write, needed=needed, inside=inside, private=private)
+
+
+def bytes_of(tensors: Iterable[Any]) -> int:
+    """How many bytes tensors or arrays take, in memory as in a file."""
+    return sum(int(tensor.nbytes) for tensor in tensors)

@@ -1,13 +1,10 @@
-"""Devices, memory readings and out-of-memory errors."""
+"""Devices and what is in their memory, by torch."""
 
 import gc
 from contextlib import suppress
 
 import psutil
 import torch
-
-MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
-"""What torch's back ends say, in plain RuntimeErrors, when memory ran out."""
 
 
 def accelerator() -> str | None:
@@ -22,14 +19,6 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(psutil.virtual_memory().available)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on an accelerator or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in MEMORY_SIGNS)
 
 
 def release_memory() -> None:

@@ -18,9 +18,10 @@ from heretic_tui.engine.discovery import discover
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note, Progress
 from heretic_tui.engine.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable, quantization
-from heretic_tui.engine.hardware import accelerator, out_of_memory
+from heretic_tui.engine.hardware import accelerator
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
 from heretic_tui.engine.leave import NOTHING, Leave, leave_for, not_allowed, pickled
+from heretic_tui.engine.memory import out_of_memory
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
 from heretic_tui.engine.schemas import MOST_LAYERS

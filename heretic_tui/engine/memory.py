@@ -1,5 +1,6 @@
 """How full the devices' memory is, read without torch: NVIDIA cards through NVML, the host through psutil."""
 
+import errno
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -7,7 +8,18 @@ from typing import Any
 
 import psutil
 
+from heretic_tui.engine.errors import EngineError
+
 HOST = "host"
+SIGNS = (
+    "out of memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "cublas_status_alloc_failed",
+)
+"""What torch's back ends and the operating system say, in errors of no kind of their own, when memory ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,25 @@ def read_memory() -> tuple[MemoryReading, ...]:
     return (
         *(reading for reading in cards if reading is not None),
         MemoryReading(HOST, "Host memory", host.total - host.available, host.total),
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on an accelerator or on the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's own
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)
+
+
+def ran_out(error: BaseException) -> EngineError:
+    """Say that memory ran out where there is no smaller batch to try: in an edit of weights, in an export."""
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return EngineError(
+        f"Memory ran out ({said}). All that was finished before is kept.",
+        "Free some memory, or use a device with more of it, and go on; or use a smaller model or 4-bit weights.",
     )
 
 

@@ -57,16 +57,21 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a run's folder says of its owner; `seen` is when that process last gave a sign of life, in seconds."""
+    """What a run's folder says of its owner.
+
+    `seen` is when that process last gave a sign of life, a time stamp in seconds; `silent` is for how long it has given
+    none since, as far as can be told.
+    """
 
     owner: Owner
     seen: float
+    silent: float
 
     @property
     def alive(self) -> bool:
         """Whether the process is there; of one on another machine only its signs of life are known."""
         if not self.owner.here:
-            return time.time() - self.seen < SILENCE
+            return self.silent < SILENCE
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
     @property
@@ -82,7 +87,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """Say in a run's folder that this process works on it; one that is killed leaves its claim, which tells so."""
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
-    write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
+    write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=folder)
     with suppress(OSError):  # it was meant for an earlier process, if it is a request at all
         (folder / PAUSE).unlink(missing_ok=True)
     try:
@@ -96,9 +101,8 @@ def read_claim(folder: Path) -> Claim | None:
     """The claim in a run's folder; None where no process works on it, or the file cannot be understood or trusted."""
     path = folder / OWNER
     try:
-        fields, changed = read_fields(path, OWNER_FIELDS)
-        # A sign of life that is still to come is none: it would never grow old.
-        return Claim(Owner(**fields), min(max(0.0, changed), time.time()))
+        fields, seen = read_fields(path, OWNER_FIELDS)
+        return Claim(Owner(**fields), seen, _silent(path, seen))
     except FileNotFoundError:
         return None
     except (OSError, Refused) as error:
@@ -106,9 +110,28 @@ def read_claim(folder: Path) -> Claim | None:
         return None
 
 
+_signs: dict[Path, tuple[float, float]] = {}
+"""By file: the last sign of life that was seen, and when that was on this process's own clock."""
+
+
+def _silent(path: Path, seen: float) -> float:
+    """Seconds since a sign of life.
+
+    A stamp of another machine's clock, or of a clock that was set, tells little. From the second look on only this
+    process's own clock counts, which nobody sets: whether there was a new sign, and if not, for how long.
+    """
+    now = time.monotonic()
+    known = _signs.get(path)
+    if known is None:
+        known = _signs[path] = seen, now - max(0.0, time.time() - seen)
+    elif known[0] != seen:
+        known = _signs[path] = seen, now
+    return now - known[1]
+
+
 def ask_to_pause(folder: Path) -> None:
     """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
-    write_text(folder / PAUSE, "")
+    write_text(folder / PAUSE, "", inside=folder)
 
 
 class Pulse:

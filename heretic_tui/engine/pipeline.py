@@ -7,13 +7,14 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from heretic_tui.engine.ablation import ablated
 from heretic_tui.engine.answering import chat
+from heretic_tui.engine.aside import clear_leftovers
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.direction_finding import find_directions, residual_sets
@@ -40,6 +41,7 @@ from heretic_tui.engine.inspection.residual_sets import residuals_path, save_res
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
 from heretic_tui.engine.ownership import Pulse
@@ -51,7 +53,8 @@ from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
-from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.stopping import why
 from heretic_tui.engine.style import style_of
 from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.formats import json_line
@@ -158,13 +161,13 @@ def _study(
     with run.locked():
         if run.profile.storage is not None:  # who begins or resumes a study by its name means the place that it is in
             say_yes("storage", run.profile.storage)
-        cut = repair_journal(run.journal)
+        mended = mend(run)
         search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
         if trials is not None:
             search.want(trials)
         yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
-        if cut:
-            yield Note("The journal ended in the middle of a line; that unfinished entry was set aside.", "warning")
+        for word in mended:
+            yield Note(word, "warning")
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
@@ -175,6 +178,7 @@ def _study(
             yield Note(f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same.")
         directions = yield from prepare(model, run, material, taken_over=earlier is not None)
         base = yield from measure_baseline(model, run, material.scoreboard)
+        keep_batch_size(run, model)
         with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
             search.tally.add(material.scoreboard.counted(run.responses(0)))
         ready = time.perf_counter()
@@ -196,10 +200,15 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
                 raise EngineError("The run was paused from another process.", f"Go on with: --resume {run.name}")
             try:
                 event = next(job)
+                if not event.replaceable:
+                    run.log(json_line(event.as_json()).rstrip())
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if not event.replaceable:
-                run.log(json_line(event.as_json()).rstrip())
+            except Exception as error:
+                told = why(run, error)
+                if told is error:
+                    raise
+                raise told from error
             yield event
     finally:
         job.close()
@@ -228,6 +237,18 @@ def prepare(model: LanguageModel, run: Run, material: Material, *, taken_over: b
     if run.profile.plot_residuals:
         yield from plot(run)
     return directions
+
+
+def keep_batch_size(run: Run, model: LanguageModel) -> None:
+    """Keep a batch size that memory has made smaller: a resumed study then rounds as one that was never interrupted.
+
+    What is not the same then: the one trial in which memory ran out, if the study is interrupted in it, rounds as its
+    batches come to be cut. In float32 that is the seventh digit of a divergence; in 16 bits it may change a word.
+    """
+    known = run.model()
+    settled = known[1] if known else None
+    if known and settled and model.batch_size < settled.batch_size:
+        run.save_model(known[0], replace(settled, batch_size=model.batch_size))
 
 
 def _prompts(model: LanguageModel, prompt_set: PromptSet, profile: Profile) -> Job[list[Prompt]]:
@@ -337,7 +358,9 @@ def optimize(
             told = True
         finally:
             if not told:
-                search.drop(suggestion)
+                with suppress(EngineError):  # on a full disk: what is left open is closed when the study is resumed
+                    search.drop(suggestion)
+        keep_batch_size(run, model)
         yield TrialFinished(record, any(found.trial == record.trial for found in search.front()))
     search.set_finished(True)
 
@@ -366,6 +389,9 @@ def export(
         raise EngineError(f"A model cannot be exported as {dtype}.", f"Choose one of {', '.join(EXPORT_DTYPES)}.")
     if max_shard_size is not None:
         shard_bytes(max_shard_size)
+    if (beside := to.expanduser().resolve().parent).is_dir():
+        for word in clear_leftovers(beside):
+            yield Note(word, "warning")
     if adapter and verify_scores:
         raise EngineError("An adapter cannot be loaded and measured by itself.", "Export the merged model to do that.")
     record = run.record(trial)

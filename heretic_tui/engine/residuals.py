@@ -125,13 +125,16 @@ def residual_moments(
     def compute(batch: Sequence[str], done: int) -> Job[list[None]]:
         encoded = model.encode(batch)
         vectors = winsorized(batch_residuals(model, encoded, position=position), winsorization_quantile).double()
-        total.add_(vectors.sum(dim=0))
         if not origin:
             # Squares of what lies far from zero would cancel; around the first vector little is left to cancel.
             origin.append(vectors[0].clone())
+        added, squared = vectors.sum(dim=0), torch.zeros_like(squares)
         for vector in vectors:  # one by one: what lies between would take several times the batch's memory
             off = vector - origin[0]
-            squares.addcmul_(off, off)
+            squared.addcmul_(off, off)
+        # From here on no memory is taken, so that a batch is counted once even if it runs out.
+        total.add_(added)
+        squares.add_(squared)
         yield Progress(phase, done + len(batch), len(texts), "prompts")
         return [None] * len(batch)
 

@@ -92,11 +92,15 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
     """Fill a run's folder that holds no measurements with those of the newest run of the same fingerprint.
 
     Gives that run; None where there is none, or none that is whole. The run is marked, so that later ones find it.
+    What is settled about the model is written last: without it, what is there was left by a take-over that was cut
+    short, and the rest is taken over now.
     """
     sealed = mark and _sealed(mark)
-    if any((run.path / name).is_file() for name in (MODEL, DIRECTIONS, BASELINE)):
-        if _mark(run) != sealed:  # what is still missing would be of another model or prompts than what is there
-            _set_mark(run, None)
+    begun = any((run.path / name).is_file() for name in (MODEL, DIRECTIONS, BASELINE))
+    if begun and _mark(run) != sealed:  # what is still missing would be of another model or prompts than what is there
+        _set_mark(run, None)
+        return None
+    if (run.path / MODEL).is_file():
         return None
     _set_mark(run, mark)
     if mark is None or not run.profile.reuse_measurements:
@@ -109,7 +113,8 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
             continue
         kept = [BASE_RESPONSES, DIRECTIONS, *([RESIDUALS] if _keeps_residuals(run.profile) else [])]
         for name in [*kept, BASELINE_TENSORS, BASELINE]:
-            _copy(earlier.path / name, run.path / name)
+            if not (run.path / name).is_file():
+                _copy(earlier.path / name, run.path / name)
         run.save_model(model.facts, settled)
         return earlier
     return None
@@ -120,7 +125,8 @@ def _keeps_residuals(profile: Profile) -> bool:
 
 
 def _set_mark(run: Run, mark: str | None) -> None:
-    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark and _sealed(mark)}) + "\n")
+    sealed = json.dumps({"fingerprint": mark and _sealed(mark)})
+    write_text(run.path / FINGERPRINT, sealed + "\n", inside=run.path)
 
 
 def _sealed(mark: str) -> str:
@@ -169,4 +175,5 @@ def _whole(run: Run, *, residuals: bool) -> Settled | None:
 
 
 def _copy(source: Path, to: Path) -> None:
-    write_atomically(to, lambda temporary: shutil.copyfile(source, temporary))
+    needed = source.stat().st_size
+    write_atomically(to, lambda temporary: shutil.copyfile(source, temporary), needed=needed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
-from heretic_tui.engine.files import write_atomically, write_text
+from heretic_tui.engine.files import bytes_of, write_atomically, write_text
 from heretic_tui.engine.ownership import claimed
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.engine.schemas import checked, checked_facts
@@ -139,7 +139,7 @@ class Run:
     def save_model(self, facts: ModelFacts, settled: Settled | None) -> None:
         """Keep the model's facts and, once found, what was settled about it."""
         content = {"facts": asdict(facts), "settled": None if settled is None else asdict(settled)}
-        write_text(self.path / MODEL, json.dumps(content, indent=2) + "\n")
+        write_text(self.path / MODEL, json.dumps(content, indent=2) + "\n", inside=self.path)
 
     def model(self) -> tuple[ModelFacts, Settled | None] | None:
         """What `save_model` kept, or None before the model was first loaded."""
@@ -157,9 +157,10 @@ class Run:
         from safetensors.torch import save_file
 
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomically(self.path / BASELINE_TENSORS, lambda temporary: save_file(contiguous, temporary))
+        path, needed = self.path / BASELINE_TENSORS, bytes_of(contiguous.values())
+        write_atomically(path, lambda temporary: save_file(contiguous, temporary), needed=needed, inside=self.path)
         content = {name: score.as_json() for name, score in scores.items()}
-        write_text(self.path / BASELINE, json.dumps(content, indent=2) + "\n")
+        write_text(self.path / BASELINE, json.dumps(content, indent=2) + "\n", inside=self.path)
 
     def base_scores(self) -> dict[str, Score] | None:
         """The original model's scores, or None before they were measured."""
@@ -186,7 +187,7 @@ class Run:
     def save_responses(self, trial: int, responses: Sequence[Response]) -> None:
         """Keep every response of a trial; trial 0 is the original model."""
         lines = "".join(json.dumps(asdict(response), ensure_ascii=False) + "\n" for response in responses)
-        write_text(self._responses(trial), lines)
+        write_text(self._responses(trial), lines, inside=self.path)
         # A trial that was stopped halfway gives its number to the next one; its labels do not fit that one's responses.
         self._labels(trial).unlink(missing_ok=True)
 
@@ -231,7 +232,8 @@ class Run:
             labels.pop(index, None)
         else:
             labels[index] = label
-        write_text(self._labels(trial), json.dumps({str(place): labels[place] for place in sorted(labels)}) + "\n")
+        content = json.dumps({str(place): labels[place] for place in sorted(labels)})
+        write_text(self._labels(trial), f"{content}\n", inside=self.path)
 
     def _labels(self, trial: int) -> Path:
         return self.path / "responses" / f"trial-{trial:04}.labels.json"
@@ -242,7 +244,7 @@ class Run:
         """Keep a chat as a text file of that name, in place of an older one; gives its path."""
         stem, dot, ending = name.rpartition(".")
         path = self.path / CHATS / f"{file_name(stem, 'chat')}{dot}{file_name(ending, 'md')}"
-        write_text(path, content)
+        write_text(path, content, inside=self.path)
         return path
 
     def chats(self) -> list[Path]:
@@ -255,11 +257,12 @@ class Run:
 
     def log(self, text: str) -> None:
         """Add a line with the time to the run's log."""
+        line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {masked(text)}\n"
         try:
             with open(self.path / LOG, "a", encoding="utf-8", opener=opener) as file:
-                file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {masked(text)}\n")
+                file.write(line)
         except OSError as error:
-            raise write_failure(self.path / LOG, error) from error
+            raise write_failure(self.path / LOG, error, len(line)) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,10 +6,9 @@ studies and `optuna-dashboard` shows them.
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from heretic_tui.engine.early_end import Counted, Tally, beaten, packed, unpacked
 from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
+from heretic_tui.engine.journal import journal_storage
 from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel, number_of
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.schemas import in_range
 from heretic_tui.engine.storage_address import is_storage_error, opened_with, storage_error
 from heretic_tui.engine.style import style_of
-from heretic_tui.private import opener
 from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
@@ -128,7 +127,8 @@ class Search:
     @property
     def wanted(self) -> int:
         """How many trials the study is to have."""
-        return wanted(self.study, self.profile)
+        with storage_failures():
+            return wanted(self.study, self.profile)
 
     def want(self, trials: int) -> None:
         """Change how many trials the study is to have."""
@@ -224,7 +224,7 @@ def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
     with storage_failures(journal, location):
-        storage = opened_with(location) if location else _journal_storage(journal)
+        storage = opened_with(location) if location else journal_storage(journal)
         name = STUDY_NAME if not location else journal.parent.name
         study = optuna.create_study(
             study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
@@ -245,7 +245,7 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
     if location is None and not journal.is_file():
         raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
     with storage_failures(journal, location, reading=True):
-        storage = opened_with(location) if location else _journal_storage(journal)
+        storage = opened_with(location) if location else journal_storage(journal)
         names = optuna.get_all_study_names(storage)
         wanted = journal.parent.name if location else STUDY_NAME
         name = wanted if wanted in names else next(iter(names), None)
@@ -310,7 +310,7 @@ def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
             in_range(attributes.get(SUBSPACE, 1), 1, MOST_DIMENSIONS),
         ),
         scores=_scores(attributes),
-        seconds=number_of(attributes.get("seconds") or _duration(trial)),
+        seconds=number_of(attributes["seconds"] if "seconds" in attributes else _duration(trial)),
         ended_early=bool(attributes.get("censored", False)),
         timing={str(name): number_of(seconds) for name, seconds in attributes.get("timing", {}).items()},
     )
@@ -367,61 +367,6 @@ def _seed(seed: int, trial: int) -> int:
     import numpy as np
 
     return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
-
-
-def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    class WholeLines(JournalFileBackend):
-        """A line that a full disk has cut is taken back, or the next one would be glued to it."""
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            size = journal.stat().st_size
-            try:
-                super().append_logs(logs)
-            except OSError as error:
-                with suppress(OSError):
-                    os.truncate(journal, size)
-                raise OSError(error.errno, error.strerror, str(journal)) from error
-
-    if not journal.exists():
-        os.close(opener(str(journal), os.O_CREAT | os.O_APPEND | os.O_WRONLY))
-    return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
-
-
-def repair_journal(journal: Path) -> bool:
-    """Make a journal that a crash left behind writable again; call it only while holding the run's lock.
-
-    A line that was cut in the middle is moved to a file beside the journal, and a stale lock is removed.
-    Returns whether a line was cut off.
-    """
-    if not journal.is_file():
-        return False
-    content = journal.read_bytes()
-    whole = _whole_lines(content)
-    try:
-        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
-        if whole == len(content):
-            return False
-        with open(journal.with_name(f"{journal.name}.cut"), "wb", opener=opener) as cut:
-            cut.write(content[whole:])
-        with journal.open("r+b") as file:
-            file.truncate(whole)
-    except OSError as error:
-        raise write_failure(journal, error) from error
-    return True
-
-
-def _whole_lines(content: bytes) -> int:
-    """Length of a journal without a last line that was cut, or whose end never reached the disk."""
-    end = content.rfind(b"\n") + 1
-    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
-    try:
-        json.loads(content[start:end] or b"{}")
-    except ValueError:
-        return start
-    return end
 
 
 @contextmanager

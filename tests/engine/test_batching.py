@@ -8,7 +8,7 @@ from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.decoding import generate
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Note, Tick
-from heretic_tui.engine.hardware import out_of_memory
+from heretic_tui.engine.memory import out_of_memory
 from heretic_tui.engine.residuals import residual_mean, residuals
 
 TEXTS = ["U:one\nA:", "U:two and more\nA:", "U:three\nA:", "U:four\nA:", "U:five\nA:"]

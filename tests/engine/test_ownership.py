@@ -90,7 +90,58 @@ def test_of_a_process_on_another_machine_only_its_signs_of_life_count(tmp_path):
         assert not claim.owner.itself
         past = time.time() - ownership.SILENCE - 1
         os.utime(tmp_path / OWNER, (past, past))
+        ownership._signs.clear()  # as somebody who looks for the first time
         assert not read_claim(tmp_path).alive
+
+
+def test_a_clock_that_was_set_makes_nobody_on_this_machine_seem_dead_or_alive(study, holder, monkeypatch):
+    """Neither the watcher's clock nor the stamps matter where the process itself can be asked for."""
+    for shift in (-1e6, 1e6):
+        os.utime(study.path / OWNER, (time.time() + shift,) * 2)
+        assert summarize(study).state == "running"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    for shift in (-1e6, 1e6):
+        os.utime(study.path / OWNER, (time.time() + shift,) * 2)
+        assert summarize(study).state == "dead"
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The claim of a process on another machine."""
+    with claimed(tmp_path):
+        rewritten(tmp_path, host="elsewhere", process=1, started="")
+        yield tmp_path
+
+
+def signs(folder, monkeypatch, stamps, seconds=60):
+    """Whether a process on another machine seems alive, looked at every so many seconds by a clock nobody sets."""
+    began, seen = time.monotonic(), []
+    for look, stamp in enumerate(stamps):
+        os.utime(folder / OWNER, (stamp, stamp))
+        monkeypatch.setattr(time, "monotonic", lambda now=began + look * seconds: now)
+        seen.append(read_claim(folder).alive)
+    return seen
+
+
+@pytest.mark.parametrize("shift", [-1e6, 0, 1e6])
+def test_a_process_elsewhere_whose_signs_change_is_alive_whatever_its_clock_shows(elsewhere, monkeypatch, shift):
+    now = time.time() + shift
+    assert signs(elsewhere, monkeypatch, [now, now + 60, now + 120, now - 5000, now - 4940])[1:] == [True] * 4
+
+
+@pytest.mark.parametrize("shift", [0, 1e6])
+def test_a_process_elsewhere_that_gives_no_more_signs_is_dead_whatever_its_clock_showed(elsewhere, monkeypatch, shift):
+    now = time.time() + shift
+    assert signs(elsewhere, monkeypatch, [now] * 4) == [True, True, False, False]
+
+
+def test_the_watchers_own_clock_that_is_set_back_or_ahead_kills_and_revives_nobody(elsewhere, monkeypatch):
+    real, now = time.time(), time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert read_claim(elsewhere).alive
+    for now in (real - 1e6, real + 1e6):  # noqa: B007 - read by the clock above
+        assert read_claim(elsewhere).alive
 
 
 def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Runs whose files were cut or damaged, two processes on one run, and text that is not meant for a terminal."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,24 +94,109 @@ def test_an_empty_journal_is_a_study_that_has_not_begun(heretic, study):
     assert resumed.of("study_finished")[0]["trials"] == 2
 
 
-def test_a_stale_lock_of_a_killed_process_is_no_obstacle(heretic, study):
+def test_a_stale_lock_of_a_killed_process_is_removed_with_a_word_in_the_log(heretic, study):
     (study / "study.journal.lock").write_bytes(b"")
-    assert heretic("run", "--resume", study, "--trials", 3).code == 0
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert resumed.code == 0
+    assert_said(study, resumed, "locked by a process that is no more")
 
 
-@pytest.mark.parametrize("name", ["model.json", "baseline.json", "directions.safetensors", "baseline.safetensors"])
+def assert_said(study, resumed, *words):
+    """A note says all of these, on the screen and in the run's log."""
+    for place in (" ".join(note["text"] for note in resumed.of("note")), (study / "log.txt").read_text()):
+        for word in words:
+            assert word in place, (word, place)
+
+
+MADE_AGAIN = ["model.json", "baseline.json", "directions.safetensors", "baseline.safetensors"]
+
+
+@pytest.mark.parametrize("name", MADE_AGAIN)
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe", b'{"facts": {"x": 1}}'])
-def test_a_damaged_file_says_what_to_delete_and_is_made_again(heretic, study, name, content):
+def test_a_damaged_file_is_set_aside_with_a_word_and_made_again(heretic, study, name, content):
     whole = json.loads((study / "model.json").read_bytes())
     (study / name).write_bytes(content)
-    resumed = heretic("run", "--resume", study, "--trials", 3)
-    resumed.is_plain(study / name, "damaged", "Delete that file")
-    assert len(heretic("trials", study, "--json").objects) == 2
-    (study / name).unlink()
-    again = heretic("run", "--resume", study, "--trials", 3, "--json")
-    assert again.code == 0, again.err
-    assert again.of("study_finished")[0]["trials"] == 3
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert resumed.code == 0, resumed.err
+    assert_said(study, resumed, name, "is damaged", f"kept as {name}.damaged", "measured again")
+    assert (study / f"{name}.damaged").read_bytes() == content
+    assert resumed.of("run_opened")[0]["finished"] == 2
+    assert resumed.of("study_finished")[0]["trials"] == 3
     assert json.loads((study / "model.json").read_bytes()) == whole
+    assert not heretic("run", "--resume", study, "--trials", 4, "--json").of("note")
+
+
+@pytest.mark.parametrize("name", ["directions.safetensors", "baseline.safetensors", "trial-0000.jsonl", "model.json"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_file_that_was_written_halfway_is_made_again_as_it_was(heretic, study, name, part):
+    (path,) = study.rglob(name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert resumed.code == 0, resumed.err
+    assert_said(study, resumed, name, "is damaged", f"{name}.damaged")
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_is_damaged_twice_is_kept_twice(heretic, study):
+    for trials in (3, 4):
+        (study / "baseline.json").write_bytes(b"{" * trials)
+        assert heretic("run", "--resume", study, "--trials", trials).code == 0
+    assert (study / "baseline.json.damaged").read_bytes() == b"{{{"
+    assert (study / "baseline.json.damaged-2").read_bytes() == b"{{{{"
+
+
+def test_what_a_killed_process_was_writing_is_removed_with_a_word(heretic, study):
+    from heretic_tui.atomic import HOST
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = study / f".directions.safetensors.{dead.pid}-{HOST}abc123.partial"
+    others = [
+        study / f".model.json.{dead.pid}-00000000abc123.partial",
+        study / f".x.{os.getppid()}-{HOST}abc123.partial",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert_said(study, resumed, "directions.safetensors was being written", "removed")
+    assert not left.exists()
+    assert all(path.exists() for path in others)  # another machine's, and a living process's
+
+
+def test_a_log_that_was_cut_goes_on_in_a_line_of_its_own(heretic, study):
+    log = study / "log.txt"
+    cut = log.read_bytes()[:-20]
+    log.write_bytes(cut)
+    assert heretic("run", "--resume", study, "--trials", 3).code == 0
+    after = log.read_bytes()
+    assert after.startswith(cut + b"\n")
+    assert all(json.loads(line.split(b" ", 1)[1]) for line in after[len(cut) + 1 :].splitlines())
+
+
+def test_every_torn_line_of_a_journal_is_kept(heretic, study):
+    journal, torn = study / "study.journal", b""
+    for trials in (3, 4):
+        with journal.open("ab") as file:
+            file.write(b'{"op_code": 5, "wor')
+        torn += b'{"op_code": 5, "wor'
+        assert heretic("run", "--resume", study, "--trials", trials).code == 0
+        assert (study / "study.journal.cut").read_bytes() == torn
+
+
+def test_a_line_that_a_process_was_killed_in_is_set_aside_by_the_next_that_writes(study):
+    """Without anybody having opened the run anew: as among several processes that work on one study."""
+    from heretic_tui.engine.run import Run
+
+    run, journal = Run(study), study / "study.journal"
+    opened = run.read_study()
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 5, "wor')
+    opened.set_user_attr("n_trials", 7)
+    assert run.wanted() == 7
+    assert (study / "study.journal.cut").read_bytes() == b'{"op_code": 5, "wor'
+    assert journal.read_bytes().startswith(whole + b'{"op_code"')
+    assert len(run.records()) == 2
 
 
 @pytest.mark.parametrize("name", ["model.json", "directions.safetensors"])
@@ -126,10 +212,55 @@ def test_damaged_responses_harm_nothing_else(heretic, study):
     from heretic_tui.engine.errors import EngineError
     from heretic_tui.engine.run import Run
 
-    (study / "responses" / "trial-0001.jsonl").write_text('{"prompt": "x"}\n{')
+    path = study / "responses" / "trial-0001.jsonl"
+    path.write_text('{"prompt": "x"}\n{')
     with pytest.raises(EngineError, match="trial-0001"):
         Run(study).responses(1)
-    assert heretic("run", "--resume", study, "--trials", 3).code == 0
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert_said(study, resumed, "trial-0001.jsonl", "kept as trial-0001.jsonl.damaged", "scores stand in the journal")
+    assert path.with_name("trial-0001.jsonl.damaged").read_text() == '{"prompt": "x"}\n{'
+
+
+def test_of_responses_that_were_cut_the_whole_ones_are_kept(heretic, study):
+    from heretic_tui.engine.run import Run
+
+    path = study / "responses" / "trial-0001.jsonl"
+    before, content = Run(study).responses(1), path.read_bytes()
+    path.write_bytes(content[:-10])
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert_said(study, resumed, "trial-0001.jsonl", f"{len(before) - 1} whole responses are kept")
+    assert Run(study).responses(1) == before[:-1]
+    assert path.with_name("trial-0001.jsonl.damaged").read_bytes() == content[:-10]
+
+
+def test_damaged_labels_are_set_aside_and_those_found_by_themselves_stand(heretic, study):
+    from heretic_tui.engine.run import Run
+
+    (study / "responses" / "trial-0001.labels.json").write_text('{"0": "ans')
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert_said(study, resumed, "trial-0001.labels.json.damaged", "found by themselves stand")
+    assert Run(study).overruled(1) == {}
+
+
+def test_damaged_residual_vectors_are_set_aside_and_the_study_goes_on(heretic, study):
+    (study / "residuals.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
+    assert resumed.code == 0
+    assert_said(study, resumed, "residuals.safetensors.damaged", "inspector")
+
+
+def test_a_take_over_that_was_cut_short_is_taken_up_again(heretic, model_dir, profile, runs_dir):
+    written = profile()
+    assert heretic("run", model_dir, "--profile", written, "--runs-dir", runs_dir).code == 0
+    second = heretic("run", model_dir, "--profile", written, "--runs-dir", runs_dir, "--json")
+    (first, later) = sorted(runs_dir.iterdir())
+    assert any("taken from" in note["text"] for note in second.of("note"))
+    for name in ("model.json", "baseline.json", "study.journal"):
+        (later / name).unlink()
+    resumed = heretic("run", "--resume", later, "--json")
+    assert any(f"taken from {first.name}" in note["text"] for note in resumed.of("note"))
+    for name in ("model.json", "baseline.json", "directions.safetensors"):
+        assert (later / name).read_bytes() == (first / name).read_bytes()
 
 
 def test_responses_with_every_kind_of_line_end_come_back(study):

@@ -117,7 +117,6 @@ class Disk:
                 return Half(found, lambda: self._fail(error))
             return found
 
-        self.patch.setattr("optuna.storages.journal._file.open", open_append, raising=False)
         self.patch.setattr(Path, "open", lambda path, mode="r", **options: open_append(path, mode, **options))
 
 
@@ -240,14 +239,12 @@ def test_a_finished_study_is_not_harmed_by_a_resumption_that_cannot_write(hereti
 
 @pytest.mark.parametrize("call", range(1, 12))
 def test_every_append_to_the_journal_may_fail_once(heretic, study, call):
-    import optuna.storages.journal._file as backend
+    opened, calls = Path.open, 0
 
-    opened, calls = open, 0
-
-    def open_append(file: object, mode: str = "r"):
+    def open_append(path: Path, mode: str = "r", **options: object):
         nonlocal calls
-        found = opened(file, mode)
-        if mode != "ab":
+        found = opened(path, mode, **options)
+        if mode != "ab" or path.name != "study.journal":
             return found
         calls += 1
 
@@ -257,7 +254,7 @@ def test_every_append_to_the_journal_may_fail_once(heretic, study, call):
         return Half(found, fail) if calls == call else found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "open", open_append, raising=False)
+        patch.setattr(Path, "open", open_append)
         outcome = heretic("run", "--resume", study, "--trials", 3)
     assert calls >= call
     outcome.is_plain("study.journal", "the disk is full")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heretic_tui.engine.errors import EngineError, damaged
-from heretic_tui.engine.files import write_atomically
+from heretic_tui.engine.files import bytes_of, write_atomically
 
 if TYPE_CHECKING:
     from heretic_tui.engine.run import Run
@@ -129,7 +129,8 @@ def save_residual_sets(path: Path, sets: ResidualSets) -> None:
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(vectors, dtype=np.float32) for name, vectors in sets.arrays()}
-    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+    needed = bytes_of(arrays.values())
+    write_atomically(path, lambda temporary: save_file(arrays, temporary), needed=needed)
 
 
 def fingerprint(path: Path) -> str:
