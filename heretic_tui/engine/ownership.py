@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +20,10 @@ import psutil
 from heretic_tui.engine.files import write_text
 
 OWNER = "owner.json"
-PAUSE = "pause.request"
-"""A file of this name asks the process that works on the run to pause it."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
-LISTEN = 0.5
-"""Seconds between two looks for a request."""
 
 State = Literal["running", "paused", "finished", "dead"]
 
@@ -45,6 +42,12 @@ class Owner:
     def here(self) -> bool:
         """Whether it runs, or ran, on this machine."""
         return self.host == socket.gethostname()
+
+    @property
+    def key(self) -> str:
+        """A name for it that no other process has, and that any file system takes."""
+        told = f"{self.host} {self.boot} {self.process} {self.started}"
+        return sha256(told.encode(errors="replace")).hexdigest()[:16]
 
     @property
     def itself(self) -> bool:
@@ -66,13 +69,6 @@ class Claim:
             return time.time() - self.seen < SILENCE
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
-    @property
-    def elsewhere(self) -> str:
-        """Which other process works on the run, in words; empty where none does."""
-        if not self.alive or self.owner.itself:
-            return ""
-        return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
-
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
@@ -80,7 +76,6 @@ def claimed(folder: Path) -> Iterator[None]:
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
     write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
-    (folder / PAUSE).unlink(missing_ok=True)  # it was meant for an earlier process
     try:
         yield
     finally:
@@ -97,30 +92,18 @@ def read_claim(folder: Path) -> Claim | None:
         return None
 
 
-def ask_to_pause(folder: Path) -> None:
-    """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
-    write_text(folder / PAUSE, "")
+def read_claims(folder: Path) -> tuple[Claim, ...]:
+    """The claims of all processes that work on a run, or died at it."""
+    claim = read_claim(folder)
+    return () if claim is None else (claim,)
 
 
 class Pulse:
-    """Gives a run's signs of life and hears requests, seldom enough to cost nothing."""
+    """Gives a run's signs of life, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / OWNER
-        self._request = folder / PAUSE
-        self._next = self._listen = 0.0
-
-    def asked_to_pause(self) -> bool:
-        """Whether another process asks for a pause; the request is taken by that."""
-        now = time.monotonic()
-        if now < self._listen:
-            return False
-        self._listen = now + LISTEN
-        try:
-            self._request.unlink()
-        except OSError:
-            return False
-        return True
+        self._next = 0.0
 
     def beat(self) -> None:
         """Give a sign of life, if the last one is long ago."""

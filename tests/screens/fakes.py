@@ -70,7 +70,7 @@ def scripted(*said: Event, pause: float = 0.0, forever: bool = False) -> Iterato
 def fake_app(tmp_path: Path) -> HereticApp:
     """The app over a worker that has no engine; what it shows stands in its state only, so no folder is followed."""
     app = HereticApp(Control(EngineWorker(make_session=object), Preferences(), tmp_path / "runs"))
-    app._follow = lambda: None
+    app.follow = lambda: None
     return app
 
 
