@@ -25,6 +25,9 @@ SILENCE = 120.0
 PULSE = 5.0
 """Seconds between two signs of life."""
 
+FOREVER = 1e11
+"""Seconds since the epoch that no clock shows."""
+
 State = Literal["running", "paused", "finished", "dead"]
 
 
@@ -37,6 +40,13 @@ class Owner:
     process: int
     started: str
     since: float
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` for what a file may hold and no process is."""
+        texts = isinstance(self.host, str) and isinstance(self.boot, str) and isinstance(self.started, str)
+        times = isinstance(self.since, int | float) and 0 <= self.since < FOREVER
+        if not (texts and times and isinstance(self.process, int)):
+            raise TypeError("that is no process")
 
     @property
     def here(self) -> bool:
