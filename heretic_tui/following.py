@@ -219,7 +219,7 @@ def _take_live(workers: tuple[Worker, ...], study: StudyView, followed: Followed
 def _answer(waiting: Waiting) -> tuple[str, Level, bool] | None:
     """What is to be told of a request, how grave it is, and whether it is over; None while there is nothing to tell."""
     asked = waiting.asked
-    name, trials = asked.worker.name.capitalize(), asked.request.trials
+    name, trials = asked.worker.place.capitalize(), asked.request.trials
     if asked.taken:
         does = {
             "pause": "pauses the study",

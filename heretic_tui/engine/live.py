@@ -70,9 +70,9 @@ class Worker:
         return self.live.device if self.live else ""
 
     @property
-    def name(self) -> str:
-        """The process in words, with its machine where that is another one."""
-        return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
+    def place(self) -> str:
+        """Which process it is, in words."""
+        return self.claim.place
 
 
 Running = Mapping[Path, tuple[Worker, ...]]
@@ -98,7 +98,7 @@ def running(runs: Iterable[Path]) -> Running:
 
 def file_of(folder: Path, owner: Owner, kind: str) -> Path:
     """A file of one process in a run's folder: `json` for what it tells, and one for each kind of request."""
-    return folder / FOLDER / f"{owner.key}.{kind}"
+    return folder / FOLDER / f"{owner.name}.{kind}"
 
 
 def read_live(folder: Path, owner: Owner) -> Live | None:
@@ -161,7 +161,7 @@ class Announcer:
         """Take back what was told."""
         if self._owner is not None:
             for path in _files(self._folder):
-                if path.name.startswith(self._owner.key):
+                if _of(path, self._owner):
                     path.unlink(missing_ok=True)
             with suppress(OSError):  # another process tells its own
                 (self._folder / FOLDER).rmdir()
@@ -194,10 +194,15 @@ def _worker(folder: Path, claim: Claim) -> Worker:
 
 def _sweep(folder: Path) -> None:
     """Remove what processes left behind that were killed."""
-    alive = {claim.owner.key for claim in read_claims(folder) if claim.alive}
+    alive = [claim.owner for claim in read_claims(folder) if claim.alive]
     for path in _files(folder):
-        if path.name.lstrip(".").partition(".")[0] not in alive:
+        if not any(_of(path, owner) for owner in alive):
             path.unlink(missing_ok=True)
+
+
+def _of(path: Path, owner: Owner) -> bool:
+    """Whether a file is one process's own, also while it is written."""
+    return path.name.removeprefix(".").startswith(f"{owner.name}.")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,13 +5,13 @@ A lock alone does not tell: on a shared folder another machine cannot see it, an
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +45,7 @@ class Owner:
         """Raise `TypeError` for what a file may hold and no process is."""
         texts = isinstance(self.host, str) and isinstance(self.boot, str) and isinstance(self.started, str)
         times = isinstance(self.since, int | float) and 0 <= self.since < FOREVER
-        if not (texts and times and isinstance(self.process, int)):
+        if not (texts and times and isinstance(self.process, int) and not {"/", "\0"} & {*self.started}):
             raise TypeError("that is no process")
 
     @property
@@ -54,10 +54,9 @@ class Owner:
         return self.host == socket.gethostname()
 
     @property
-    def key(self) -> str:
-        """A name for it that no other process has, and that any file system takes."""
-        told = f"{self.host} {self.boot} {self.process} {self.started}"
-        return sha256(told.encode(errors="replace")).hexdigest()[:16]
+    def name(self) -> str:
+        """A name that no other process has or will have, which any file system takes."""
+        return f"{re.sub(r'[^A-Za-z0-9.-]', '-', self.host)}-{self.process}-{self.started}"
 
     @property
     def itself(self) -> bool:
@@ -78,6 +77,11 @@ class Claim:
         if not self.owner.here:
             return time.time() - self.seen < SILENCE
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
+
+    @property
+    def place(self) -> str:
+        """Which process it is, in words, with its machine where that is another one."""
+        return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
 
 
 @contextmanager

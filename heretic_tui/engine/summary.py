@@ -52,7 +52,7 @@ class RunSummary:
         """The state in words, with the processes that run it or the time at which the last of them died."""
         match self.state:
             case "running":
-                return ", ".join(["running", *(worker.name for worker in self.alive if not worker.owner.itself)])
+                return ", ".join(["running", *(worker.place for worker in self.alive if not worker.owner.itself)])
             case "dead":
                 last = max(worker.heard for worker in self.workers)
                 return f"dead since {datetime.fromtimestamp(last):%Y-%m-%d %H:%M}"

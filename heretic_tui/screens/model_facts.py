@@ -183,7 +183,7 @@ def offer(running: "Running", read: Mapping[Path, "RunSummary"]) -> list[str]:
     summary = read.get(run)
     trials = f"{summary.trials}/{summary.wanted} trials" if summary else ""
     since = min(worker.owner.since for worker in workers)
-    return [f"{run.name} is running", "a: watch it", trials, f"since {clock(since, time.time())}", workers[0].name]
+    return [f"{run.name} is running", "a: watch it", trials, f"since {clock(since, time.time())}", workers[0].place]
 
 
 def worker_lines(workers: Sequence["Worker"]) -> list[Line]:

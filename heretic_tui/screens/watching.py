@@ -48,7 +48,7 @@ def show_workers(line: PartsLine, study: StudyView | None, state: State) -> None
     elif study is not None and study.died and not study.finished and not study.own:
         last = max(study.died, key=lambda worker: worker.heard)
         when = clock(last.heard, now)
-        line.show("✗", "$error", [f"{last.name} died", f"last heard of {when}", "p goes on from the last trial"])
+        line.show("✗", "$error", [f"{last.place} died", f"last heard of {when}", "p goes on from the last trial"])
     else:
         line.show("", "", ())
 
@@ -58,7 +58,7 @@ def choice(running: "Running") -> Pick:
     now = time.time()
     rows = []
     for run, workers in running.items():
-        names = ", ".join(worker.name for worker in workers)
+        names = ", ".join(worker.place for worker in workers)
         since = min((worker.owner.since for worker in workers), default=now)
         rows.append(Row(run, (run.name, names, clock(since, now))))
     columns = (Column("run", least=20), Column("worked on by", 24, drop=1), Column("since", 13))
@@ -67,10 +67,10 @@ def choice(running: "Running") -> Pick:
 
 def _names(workers: Sequence["Worker"]) -> list[str]:
     if len(workers) == 1:
-        return [f"{workers[0].name} works on it", workers[0].device]
+        return [f"{workers[0].place} works on it", workers[0].device]
     return [
         f"{len(workers)} processes work on it",
-        ", ".join(worker.name.removeprefix("process ") for worker in workers),
+        ", ".join(worker.place.removeprefix("process ") for worker in workers),
     ]
 
 

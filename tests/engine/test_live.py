@@ -98,7 +98,7 @@ def test_a_job_tells_nothing_of_a_run_that_another_process_works_on(study, holde
 def test_a_worker_is_known_by_process_device_and_sign_of_life(study, holder):
     (worker,), died = read_others(study.path)
     assert died == ()
-    assert worker.name == f"process {holder.pid}"
+    assert worker.place == f"process {holder.pid}"
     assert worker.device == "cuda:1"
     assert worker.heard >= worker.owner.since - 1
     assert running([study.path, study.path.parent]) == {study.path: (worker,)}
