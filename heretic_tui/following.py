@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heretic_tui.engine.events import PhaseFinished, RunOpened
-from heretic_tui.engine.live import FOLDER, Worker, read_others
+from heretic_tui.engine.live import Worker, read_others
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.requests import Asked
@@ -102,7 +102,7 @@ class Reader:
         if self.run.profile.storage is not None:
             study_sign = (*study_sign, (int(time.monotonic()), 0))  # what changes there is only seen by asking
         told_at = tuple((worker.owner, worker.heard) for worker in (*workers, *died))
-        sign = (study_sign, told_at, len(workers), _changed(path / LOG), _changed(path / FOLDER))
+        sign = (study_sign, told_at, len(workers), _changed(path / LOG))
         if sign == self._sign:
             return None
         study = self._read_study() if study_sign != self._study_sign else None
@@ -219,7 +219,7 @@ def _take_live(workers: tuple[Worker, ...], study: StudyView, followed: Followed
 def _answer(waiting: Waiting) -> tuple[str, Level, bool] | None:
     """What is to be told of a request, how grave it is, and whether it is over; None while there is nothing to tell."""
     asked = waiting.asked
-    name, trials = asked.worker.place.capitalize(), asked.request.trials
+    name, trials = f"P{asked.worker.place.removeprefix('p')}", asked.request.trials
     if asked.taken:
         does = {
             "pause": "pauses the study",
