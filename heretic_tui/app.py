@@ -286,6 +286,7 @@ class HereticApp(App[None]):
         self.opening = None
         self.control.show(study)
         self.switch_mode("study")
+        self._followed()  # where the study screen is in front already, nothing else has it look again
 
     # Runs that other processes work on
 

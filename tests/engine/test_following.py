@@ -15,25 +15,42 @@ from heretic_tui.following import Follower, Reader, Waiting, take
 from heretic_tui.state import State, read_study
 
 WORKER = """
-import sys
+import json, sys
 from pathlib import Path
-from heretic_tui.engine import live, requests
-from heretic_tui.engine.events import TrialFinished, TrialStarted
-from heretic_tui.engine.pipeline import resume_study
+from heretic_tui.engine.events import Progress, TrialFinished, TrialStarted
+from heretic_tui.engine.live import Announcer
+from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.run import Run
-live.EVERY = requests.LISTEN = 0
-for event in resume_study(Run(Path(sys.argv[1])), int(sys.argv[2])):
-    if isinstance(event, TrialFinished):
-        print("trial", event.record.trial, flush=True)
-        sys.stdin.readline()
+from heretic_tui.engine.search import Search, open_study, repair_journal
+
+run = Run(Path(sys.argv[1]))
+with run.locked():
+    repair_journal(run.journal)
+    search = Search(open_study(None, run.profile, run.journal), run.profile)
+    announcer, listener = Announcer(run.path, "cpu"), Listener(run.path)
+    base = run.base_scores()
+    while True:
+        suggestion = search.ask(["attn.o_proj", "mlp.down_proj"], 3)
+        announcer.tell(TrialStarted(suggestion.trial, search.wanted))
+        announcer._next = listener._next = 0
+        announcer.tell(Progress(f"trial {suggestion.trial}", 1, 2))
+        record = search.tell(suggestion, base, base, 1.0)
+        announcer.tell(TrialFinished(record, False))
+        run.log(json.dumps(TrialFinished(record, False).as_json()))
+        print("trial", record.trial, flush=True)
+        if not sys.stdin.readline() or any(request.kind == "pause" for request in listener.requests()):
+            break
+    announcer.end()
 """
+"""A worker that does a trial for every line it reads, with made-up scores: what is followed is its folder."""
 
 
 @pytest.fixture
 def worker(study):
     """Another process that does a trial at a time; `more()` lets it go on to the next one."""
+    study.want(40)
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(study.path), "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORKER, str(study.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
     def more():
@@ -89,9 +106,7 @@ def test_a_journal_whose_cut_line_was_taken_back_is_read_on(study, worker):
         file.write(b'{"op_code": 4, "stu')
     take(reader.look(), view)
     assert (view.workers, len(view.died)) == ((), 1)
-    again = subprocess.run(
-        [sys.executable, "-c", WORKER, str(study.path), "6"], input="\n" * 9, capture_output=True, text=True
-    )
+    again = subprocess.run([sys.executable, "-c", WORKER, str(study.path)], input="", capture_output=True, text=True)
     assert "trial 6" in again.stdout, again.stderr
     take(reader.look(), view)
     assert list(view.records) == [1, 2, 3, 4, 5, 6]
