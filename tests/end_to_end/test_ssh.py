@@ -174,9 +174,9 @@ def test_a_study_of_the_app_outlives_its_connection_and_is_ended_and_exported_fr
 
     again.press("x")
     again.wait_for("6 Export")
-    again.wait_for("x.*(Export|export)")
+    again.wait_for("needs .* free")
     again.press("x")
-    again.wait_for("verified|compared|is in", 60)
+    again.wait_for("Verified: 65 tensors", 90)
     exported = until(lambda: list(tmp_path.rglob("heretic-tui-export.json")))
     assert (exported[0].parent / "model.safetensors").is_file()
 
@@ -198,11 +198,11 @@ def test_a_headless_study_outlives_its_connection_and_is_watched_by_two(server, 
     one.press("+")
     one.wait_for("How many more trials")
     one.press("Enter")
-    one.wait_for(f"Process {process} has answered: it goes on to 920")
+    one.wait_for(f"Process {process} has answered")
     other.wait_for("/920 trials")
 
     other.press("p")
-    other.wait_for(f"Process {process} has answered: it pauses the study")
+    other.wait_for(f"Process {process} has answered: it pauses")
     for viewer in (one, other):
         viewer.wait_for("paused: p resumes")
     until(lambda: gone(process))
