@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from heretic_tui.engine.events import Event, StudyFinished
 from heretic_tui.formats import duration, one_line, plain
 from heretic_tui.palette import Actions, Things
 from heretic_tui.preferences import Preferences, write_preference
+from heretic_tui.screens import watching
 from heretic_tui.screens.dialogs import Choose, Confirm
 from heretic_tui.screens.frame import MOMENT, SCREENS, FrameScreen
 from heretic_tui.state import StudyView
@@ -33,7 +33,10 @@ from heretic_tui.widgets.status_line import Status, StatusLine
 from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
+
     from heretic_tui.engine.leave import What
+    from heretic_tui.engine.live import Running
     from heretic_tui.engine.memory import MemoryReading
 
 logger = logging.getLogger(__name__)
@@ -45,8 +48,6 @@ GAUGE = 1.0
 SOON = 0.2
 """Seconds after the start at which what is not urgent begins."""
 GAUGE_HISTORY = 240
-RESTS = 5
-"""How many times as long as it took to read a run's folder anew nothing of it is read again."""
 PATIENCE = 5.0
 """Seconds that the engine is given to put things in order when the app ends."""
 
@@ -88,7 +89,7 @@ class HereticApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", id="app.quit-anywhere", show=False, priority=True),
     ]
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, runs: "Running | None" = None) -> None:
         self.control = control
         self.memory: tuple[MemoryReading, ...] = ()
         self.memory_history: dict[str, deque[float]] = {}
@@ -98,9 +99,11 @@ class HereticApp(App[None]):
         self.let_go = False
         """Whether the person left the study to itself."""
         self.anchor = Anchor()
-        self._following, self._rest = False, 0.0
-        self._sign: object = None
-        """What the folder of the run that is shown looked like when it was last read."""
+        self.opening = next(iter(runs)) if runs and len(runs) == 1 else None
+        """The run that the app was opened for, until it is there."""
+        self._offered = runs or {}
+        if self.opening is not None:
+            self.DEFAULT_MODE = "study"  # type: ignore[misc] # Textual reads it when it is made
         super().__init__()
         self._wear(control.preferences.theme)
         self.set_keymap(control.preferences.keys)
@@ -146,10 +149,14 @@ class HereticApp(App[None]):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         self.set_interval(FRAME, self.look, name="engine")
         self.set_interval(GAUGE, self._gauge, name="memory")
-        self.set_interval(GAUGE, self._follow, name="follow")
         # What the first picture can do without waits for it.
         self.set_timer(SOON, self._gauge)
         self.set_timer(SOON, self._read_themes)
+        self.follow()
+        if self.opening is not None:
+            self.open_run(self.opening)
+        elif self._offered:
+            self.offer_runs(self._offered)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
 
     # The engine
@@ -187,6 +194,8 @@ class HereticApp(App[None]):
     def status(self) -> Status:
         """What the top line tells."""
         state = self.control.state
+        if state.activity is None and (study := state.study) is not None and study.workers:
+            return watching.status(study)
         model = state.model
         name = model.name.rstrip("/").rpartition("/")[2] if model else ""
         short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -262,6 +271,15 @@ class HereticApp(App[None]):
 
         self.push_screen(question(model.rstrip("/").rpartition("/")[2], what), answered)
 
+    def offer_runs(self, runs: "Running") -> None:
+        """Open the run that other processes work on; where there are several, ask which."""
+        if len(runs) == 1:
+            self.open_run(next(iter(runs)))
+        else:
+            from heretic_tui.screens.watching import choice
+
+            self.push_screen(choice(runs), lambda run: self.open_run(run) if run else None)
+
     def open_run(self, path: Path) -> None:
         """Open a run of earlier days from its folder, without its model, and show it."""
         self.run_worker(partial(self._open_run, path), thread=True, group="open", exclusive=True, exit_on_error=False)
@@ -274,51 +292,39 @@ class HereticApp(App[None]):
         try:
             study = read_study(path)
         except (EngineError, ProfileError) as error:
-            self.call_from_thread(self.warn, str(error))
+            self.call_from_thread(self._not_opened, str(error))
             return
         self.call_from_thread(self._opened, study)
 
+    def _not_opened(self, why: str) -> None:
+        self.opening = None
+        self.warn(why)
+        self._followed()
+
     def _opened(self, study: StudyView) -> None:
+        self.opening = None
         self.control.show(study)
         self.switch_mode("study")
+        self._followed()  # where the study screen is in front already, nothing else has it look again
 
-    # A run that another process works on
+    # Runs that other processes work on
 
-    def _follow(self) -> None:
-        """Look whether the run that is shown has changed on disk, where this process does not work on it."""
-        path = self.control.state.shown
-        if path is None or path == self.control.state.running or self._following or time.monotonic() < self._rest:
-            return
-        self._following = True
-        self.run_worker(partial(self._read_anew, path), thread=True, group="follow", exit_on_error=False)
+    def follow(self) -> None:
+        """Begin to follow the run that is shown, where this process does not work on it."""
+        self.run_worker(self._keep_up(), group="follow", exit_on_error=False)
 
-    def _read_anew(self, path: Path) -> None:
-        from heretic_tui.following import signature
-        from heretic_tui.state import read_study
+    async def _keep_up(self) -> None:
+        while self.control.state.shown is None:
+            await asyncio.sleep(SOON)
+        # Its imports are not the screen's work.
+        following = await asyncio.to_thread(import_module, "heretic_tui.following")
+        await following.Follower(self.control.state, self._answered, self._followed).keep_up()
 
-        try:
-            sign = signature(path)
-            if sign == self._sign:
-                return
-            began = time.monotonic()
-            study = read_study(path)
-            self._sign = sign
-            # A long journal takes long to read: the reading must stay a small part of the time.
-            self._rest = time.monotonic() + RESTS * (time.monotonic() - began)
-            self.call_from_thread(self._show_anew, study)
-        except Exception:  # whatever is wrong with the folder at this moment, the next look tells
-            logger.exception("%s could not be read anew", path)
-            self._rest = time.monotonic() + PATIENCE
-        finally:
-            self._following = False
+    def _answered(self, text: str, level: "SeverityLevel") -> None:
+        self.control.state.say(text, "warning" if level == "warning" else "info")
+        self.notify(plain(text), severity=level, markup=False)
 
-    def _show_anew(self, study: StudyView) -> None:
-        state = self.control.state
-        if state.shown != study.path or state.running == study.path:
-            return
-        if (known := state.studies.get(study.path)) is not None:
-            study.phases = known.phases
-        state.studies[study.path] = study
+    def _followed(self) -> None:
         if (screen := self._frame()) is not None and screen.seen:
             screen.engine_changed(())
 
@@ -418,24 +424,24 @@ class HereticApp(App[None]):
         yield SystemCommand("Quit", "End the app", self.action_quit)
 
 
-def make_app(runs_dir: Path, preferences: Preferences) -> HereticApp:
-    """The app over a real engine."""
-    return HereticApp(Control(EngineWorker(), preferences, runs_dir))
+def make_app(runs_dir: Path, preferences: Preferences, runs: "Running | None" = None) -> HereticApp:
+    """The app over a real engine; it begins at the run that is given, or asks which of several."""
+    return HereticApp(Control(EngineWorker(), preferences, runs_dir), runs)
 
 
-def run_app(runs_dir: Path) -> None:
-    """Run the app on this terminal until the person leaves it."""
+def run_app(runs_dir: Path, runs: "Running | None" = None) -> None:
+    """Run the app on this terminal until the person leaves it; it begins at the run that is given, if one is."""
     from heretic_tui.logs import log_to_file, own_terminal
     from heretic_tui.preferences import read_preferences
 
     def run(anchor: Anchor) -> None:
         log_to_file()
-        app = make_app(runs_dir, read_preferences())
+        app = make_app(runs_dir, read_preferences(), runs)
         app.anchor = anchor
         with own_terminal():
             app.run()
             if app.hung_up:
-                anchor.let_go(f"The study goes on in process {os.getpid()}. heretic-tui shows it again.")
+                anchor.let_go(f"The study goes on in process {os.getpid()}. Watch it with: heretic-tui attach")
                 app.control.go_on_alone(to_the_end=app.let_go or app.control.preferences.on_hang_up == "continue")
 
     anchored(run)

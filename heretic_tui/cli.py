@@ -23,6 +23,7 @@ from heretic_tui.options import (
 )
 
 if TYPE_CHECKING:
+    from heretic_tui.engine.live import Running
     from heretic_tui.engine.run import Run
     from heretic_tui.profile.store import Difference, LoadedProfile
 
@@ -56,13 +57,32 @@ def run_command_line() -> int:
 @app.callback()
 def open_app(context: typer.Context, runs_dir: RunsDirOption = None) -> None:
     """Without a command: open the app on this terminal."""
-    if context.invoked_subcommand is not None:
-        return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise typer.BadParameter("The app needs a terminal. Without one, use a command: heretic-tui --help lists them.")
-    from heretic_tui.app import run_app
+    if context.invoked_subcommand is None:
+        _open(runs_dir_of(runs_dir))
 
-    run_app(runs_dir_of(runs_dir))
+
+@app.command()
+def attach(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's name or folder.")] = None,
+    runs_dir: RunsDirOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Watch a run that is being worked on, and pause it, end it or add trials; without RUN the one there is."""
+    from heretic_tui.engine.errors import EngineError
+    from heretic_tui.engine.live import running
+    from heretic_tui.engine.run import list_runs, open_run
+
+    folder = runs_dir_of(runs_dir)
+    if run is not None:
+        _open(folder, {open_run(folder, run).path: ()})
+        return
+    found = running(one.path for one in list_runs(folder))
+    if not found:
+        raise EngineError(
+            f"No process works on a run in {folder}.",
+            "Open a run with: heretic-tui attach RUN. heretic-tui runs lists them.",
+        )
+    _open(folder, found)
 
 
 @app.command()
@@ -254,6 +274,15 @@ def profiles_check(profile: Annotated[str, typer.Argument(metavar="NAME|FILE")],
     loaded = store.resolve(profile)
     say_notes(loaded)
     sys.stdout.write("The profile is in order.\n")
+
+
+def _open(runs_dir: Path, runs: "Running | None" = None) -> None:
+    """Open the app on this terminal, at the run there is, or with the choice of those there are."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise typer.BadParameter("The app needs a terminal. Without one, use a command: heretic-tui --help lists them.")
+    from heretic_tui.app import run_app
+
+    run_app(runs_dir, runs or {})
 
 
 def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool) -> "Run":

@@ -1,5 +1,6 @@
 """Jobs on the command line: progress bars and lines on a terminal, or one JSON object a line."""
 
+import errno
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ from heretic_tui.exports import measured
 from heretic_tui.failures import Interrupted
 from heretic_tui.formats import duration, heading, json_line, plain, size
 from heretic_tui.inspect_tables import geometry_table
+from heretic_tui.logs import has_terminal, let_go_of_terminal
+from heretic_tui.preferences import read_preferences
 from heretic_tui.tables import front_table
 
 T = TypeVar("T")
@@ -43,8 +46,12 @@ def show_job(job: Job[T], *, as_json: bool) -> T:
 
 
 def drive(job: Job[T], show: Callable[[Event], None]) -> T:
-    """Iterate a job. The first Ctrl+C (or a termination signal) closes it at its next event; a second is a hammer."""
+    """Iterate a job. The first Ctrl+C (or a termination signal) closes it at its next event; a second is a hammer.
+
+    Where the terminal is lost the job goes on without it, or ends after the trial under way, as the settings say.
+    """
     asked = False
+    last: type[Event] | None = None
     run: events.RunOpened | None = None
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -53,7 +60,16 @@ def drive(job: Job[T], show: Callable[[Event], None]) -> T:
             raise KeyboardInterrupt
         asked = True
 
+    def hang_up(*_: object) -> None:
+        nonlocal last
+        let_go_of_terminal()
+        if read_preferences().on_hang_up == "stop":
+            last = events.TrialFinished
+
     previous = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+    terminal = has_terminal() and hasattr(signal, "SIGHUP")
+    if terminal and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
         while not asked:
             try:
@@ -61,7 +77,13 @@ def drive(job: Job[T], show: Callable[[Event], None]) -> T:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             run = event if isinstance(event, events.RunOpened) else run
-            show(event)
+            try:
+                show(event)
+            except OSError as error:  # it can be seen before the signal comes
+                if not (terminal and error.errno == errno.EIO):
+                    raise
+                hang_up()
+            asked = asked or (last is not None and isinstance(event, last))
         job.close()
     finally:
         for kind, handler in previous.items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heretic_tui.engine.inspection.reading import Subject
     from heretic_tui.engine.leave import What
     from heretic_tui.engine.loading import Loader
+    from heretic_tui.engine.requests import Kind
     from heretic_tui.engine.session import Session
     from heretic_tui.engine.steering import Steered
     from heretic_tui.profile.schema import Profile, PromptSet
@@ -185,11 +186,20 @@ class Control:
             self.state.activity.stopping = True
         self.worker.stop()
 
-    def ask_to_pause(self, path: Path) -> None:
-        """Ask the process that works on a run to pause it. Writes to disk: call it off the screen's thread."""
-        from heretic_tui.engine.ownership import ask_to_pause
+    def ask(self, path: Path, kind: "Kind", trials: int | None = None) -> int:
+        """Ask the processes that work on a run for a pause, or for its end with so many trials, or for so many trials.
 
-        ask_to_pause(path)
+        Returns how many were asked; the follower tells what they answer. Writes to disk: call it off the screen's
+        thread. Raises `EngineError`.
+        """
+        from heretic_tui.engine.requests import Request, ask
+        from heretic_tui.following import Waiting
+
+        if trials is not None:
+            self.want(path, trials)
+        asked = ask(path, Request(kind, trials))
+        self.state.waiting += [Waiting(one) for one in asked]
+        return len(asked)
 
     def want(self, path: Path, trials: int) -> None:
         """Change how many trials a run is to have. Writes to disk: call it off the screen's thread."""

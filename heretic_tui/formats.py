@@ -3,6 +3,7 @@
 import json
 import math
 import unicodedata
+from datetime import datetime
 from typing import Any
 
 from heretic_tui.masking import masked
@@ -27,6 +28,30 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def brief(seconds: float) -> str:
+    """A time without its smallest unit: 7 s, 12 min, 3 h 5 min, 4 d 2 h."""
+    minutes = int(max(0.0, seconds)) // 60
+    if minutes < 1:
+        return f"{max(0.0, seconds):.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, in words."""
+    return "just now" if seconds < 3 else f"{brief(seconds)} ago"
+
+
+def clock(moment: float, now: float) -> str:
+    """When something was: the time today, else the day with it, else the date with it."""
+    then, today = datetime.fromtimestamp(moment), datetime.fromtimestamp(now)
+    if then.date() == today.date():
+        return f"{then:%H:%M}"
+    return f"{then.day} {then:%b %H:%M}" if then.year == today.year else f"{then:%Y-%m-%d %H:%M}"
 
 
 def heading(name: str) -> str:

@@ -15,6 +15,7 @@ from heretic_tui.private import make_folder
 if TYPE_CHECKING:
     from heretic_tui.engine.catalog import ModelEntry
     from heretic_tui.engine.checkpoint import CheckpointFacts
+    from heretic_tui.engine.live import Running
     from heretic_tui.engine.run import Run
     from heretic_tui.engine.summary import RunSummary
 
@@ -124,6 +125,12 @@ class RunReader:
             return [run.path for run in list_runs(self.folder)]
         return []
 
+    def running(self, runs: Sequence[Path]) -> "Running":
+        """The runs that other processes work on at this moment; found without reading any study."""
+        from heretic_tui.engine.live import running
+
+        return running(runs)
+
     def summary(self, path: Path) -> "RunSummary":
         """A run's summary."""
         from heretic_tui.engine.run import Run
@@ -138,10 +145,12 @@ class RunReader:
 
 
 def _stamp(run: "Run") -> object:
-    """What changes when a trial is added; a study in another storage is always read again."""
+    """What changes when a trial is added or a process comes or goes; another storage is always read again."""
+    from heretic_tui.engine.ownership import read_claims
+
     try:
         status = run.journal.stat()
-        return status.st_mtime_ns, status.st_size
+        return status.st_mtime_ns, status.st_size, [(claim.owner, claim.alive) for claim in read_claims(run.path)]
     except OSError:
         return object()
 

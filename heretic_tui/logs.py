@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -111,6 +112,21 @@ def own_terminal() -> Iterator[None]:
             os.dup2(descriptor, place)
             os.close(descriptor)
         sys.__stdout__, sys.__stderr__ = saved  # type: ignore[misc]
+
+
+def has_terminal() -> bool:
+    """Whether the program was started from a terminal, whatever its output was sent to."""
+    return any(os.isatty(place) for place in (0, 1, 2))
+
+
+def let_go_of_terminal() -> None:
+    """The terminal is gone, and whatever its output went through: only what is written to a file still goes there."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for place in (0, 1, 2):
+        with suppress(OSError):  # it was closed before
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                os.dup2(nowhere, place)
+    os.close(nowhere)
 
 
 def run_on_terminal(command: Sequence[str]) -> int:

@@ -11,11 +11,17 @@ from heretic_tui.formats import plain
 if TYPE_CHECKING:
     from heretic_tui.profile.store import LoadedProfile
 
+
+def _before(context: typer.Context, given: Path | None) -> Path | None:
+    """The folder that was given behind the command, or else before it."""
+    return given or context.find_root().params.get("runs_dir")
+
+
 ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", metavar="NAME|FILE", help="Profile to use.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 ]
-RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+RunsDirOption = Annotated[Path | None, typer.Option("--runs-dir", help="Folder that holds the runs.", callback=_before)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]

@@ -13,13 +13,16 @@ from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
 from heretic_tui.engine.timing import tokens_per_second, totals
-from heretic_tui.formats import duration, heading, size
+from heretic_tui.formats import size
 from heretic_tui.masking import masked
+from heretic_tui.told import told
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
+    from heretic_tui.engine.live import Worker
     from heretic_tui.engine.steering import Steered
     from heretic_tui.exports import ExportView
+    from heretic_tui.following import Followed, Waiting
     from heretic_tui.inspections import Inspection
     from heretic_tui.talk import Talk
     from heretic_tui.token_desk import TokenDesk
@@ -89,10 +92,16 @@ class StudyView:
     phases: list[events.PhaseFinished] = field(default_factory=list)
     current: int | None = None
     """The trial under way."""
-    elsewhere: str = ""
-    """Which other process works on it, if one does."""
+    workers: "tuple[Worker, ...]" = ()
+    """The other processes that work on it."""
+    died: "tuple[Worker, ...]" = ()
+    """Those that died at it."""
+    followed: "Followed | None" = None
+    """What was told of it by the processes that work on it, while it was looked at."""
     style: AblationStyle = PLAIN
     """What of the model its trials edit, and how."""
+    own: bool = False
+    """Whether the work on it that is told in the log was this process's."""
     front: list[TrialRecord] = field(default_factory=list, init=False)
     volumes: list[float] = field(default_factory=list, init=False)
     """The front's share of the volume after each trial; empty where that cannot be said."""
@@ -176,6 +185,8 @@ class State:
     beside: dict[str, Activity] = field(default_factory=dict)
     """What is computed without the engine, by its title."""
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    waiting: "list[Waiting]" = field(default_factory=list)
+    """Requests to other processes that nobody has taken yet."""
     starting: list[events.PhaseFinished] = field(default_factory=list)
     """Phases that ended before the run's folder was there."""
 
@@ -187,6 +198,10 @@ class State:
     def say(self, text: str, level: str = "info") -> None:
         """Add a line to the log."""
         self.log.append(LogLine(time.time(), level, masked(text)))
+
+    def _log(self, event: Event) -> None:
+        if (words := told(event)) is not None:
+            self.say(*words)
 
     def apply(self, event: Event) -> None:
         """Take in one event of the engine."""
@@ -213,18 +228,16 @@ class State:
                 self.activity.advance(event)
             case events.PhaseFinished():
                 (study.phases if study else self.starting).append(event)
-                self.say(f"{event.phase}: {event.result} ({duration(event.seconds)})")
-            case events.Note():
-                self.say(event.text, event.level)
+                self._log(event)
+            case events.Note() | events.Exported():
+                self._log(event)
             case events.ModelLoaded() if self.export is not None and self.export.measuring:
                 pass  # a copy that is measured and let go: the engine keeps the original
             case events.ModelLoaded():
                 self.model = event.facts
-                self.say(f"{event.facts.name} is loaded: {event.facts.dtype} on {event.facts.device}")
+                self._log(event)
             case events.RunOpened():
                 self._opened(event)
-            case events.Exported():
-                self.say(f"trial {event.trial} is in {event.to} ({size(event.size)})")
             case _ if study is not None:
                 self._studied(study, event)
             case _:
@@ -234,15 +247,14 @@ class State:
         match event:
             case events.BaselineMeasured():
                 study.base = event.scores
-                self.say(f"original model: {_scores(event.scores)}")
+                self._log(event)
             case events.TrialStarted():
                 study.current, study.wanted = event.trial, event.trials
             case events.TrialFinished():
                 study.add(event.record)
-                star = " *" if event.on_front else ""
-                self.say(f"trial {event.record.trial}: {_scores(event.record.scores)}{star}")
+                self._log(event)
             case events.StudyFinished():
-                self.say(f"{event.trials} trials in {duration(event.seconds)}, {len(event.front)} on the front")
+                self._log(event)
             case _:
                 pass
 
@@ -263,7 +275,8 @@ class State:
         study.wanted = event.trials
         study.layers = self.model.layers if self.model else study.layers
         self.running = self.shown = event.path
-        self.say(f"run {event.run}: {event.finished} of {event.trials} trials done")
+        study.workers, study.died, study.followed, study.own = (), (), None, True
+        self._log(event)
 
     def _ended(self, event: JobEnded) -> None:
         if self.running in self.studies:
@@ -276,19 +289,15 @@ class State:
             self.say(f"{event.title}: {event.outcome}")
 
 
-def _scores(scores: Mapping[str, Score]) -> str:
-    return ", ".join(f"{heading(name)} {score.text}" for name, score in scores.items())
-
-
 def read_study(path: Path) -> StudyView:
     """Read a run from its folder, without its model. Raises `EngineError` and `ProfileError`; takes up to seconds."""
-    from heretic_tui.engine.ownership import read_claim
+    from heretic_tui.engine.live import read_others
     from heretic_tui.engine.run import Run
 
     run = Run(path)
     run.check_links()
     model = run.model()
-    claim = read_claim(path)
+    workers, died = read_others(path)
     return StudyView(
         path,
         run.model_name,
@@ -298,5 +307,6 @@ def read_study(path: Path) -> StudyView:
         {record.trial: record for record in run.records()},
         model[0].layers if model else 0,
         style=style_of(run.profile),
-        elsewhere="" if claim is None else claim.elsewhere,
+        workers=workers,
+        died=died,
     )

@@ -1,6 +1,7 @@
 """Tables of the command line, each with its JSON form."""
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from heretic_tui.engine.front import Objective, best_compromise, pareto_front
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
-from heretic_tui.formats import duration, heading, json_line, plain
+from heretic_tui.formats import ago, brief, clock, duration, heading, json_line, plain
 from heretic_tui.profile.store import ProfileEntry
 
 
@@ -83,9 +84,32 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
         table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold")
     for row in rows:
         model = Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"]
-        cells = (row["run"], row["state"], model, f"{row['trials']}/{row['wanted']}", row["best"], row["begun"])
+        cells = (
+            row["run"],
+            row["state"].partition(",")[0],
+            model,
+            f"{row['trials']}/{row['wanted']}",
+            row["best"],
+            row["begun"],
+        )
         table.add_row(*(Text(plain(str(cell))) for cell in cells))
     _print(table)
+    for row in rows:
+        for worker in row["workers"]:
+            _say(_worked_on(row["run"], worker))
+    if any(row["workers"] for row in rows):
+        _say("Watch one with: heretic-tui attach RUN")
+
+
+def _worked_on(run: str, worker: Mapping[str, Any]) -> str:
+    """Who works on a run, in a line."""
+    now = time.time()
+    since, heard = (datetime.fromisoformat(worker[key]).timestamp() for key in ("since", "heard"))
+    device = f", {worker['device']}" if worker["device"] else ""
+    return (
+        f"{run}: process {worker['process']} on {worker['host']}{device}, since {clock(since, now)} "
+        f"({brief(now - since)}), heard of {ago(now - heard)}"
+    )
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -102,6 +126,16 @@ def _run_row(run: Run) -> dict[str, Any]:
         "wanted": summary.wanted,
         "best": best,
         "begun": datetime.fromtimestamp(summary.begun).isoformat(" ", "minutes"),
+        "workers": [
+            {
+                "host": worker.owner.host,
+                "process": worker.owner.process,
+                "device": worker.device,
+                "since": datetime.fromtimestamp(worker.owner.since).isoformat(" ", "seconds"),
+                "heard": datetime.fromtimestamp(worker.heard).isoformat(" ", "seconds"),
+            }
+            for worker in summary.alive
+        ],
     }
 
 

@@ -5,6 +5,7 @@ A lock alone does not tell: on a shared folder another machine cannot see it, an
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -18,17 +19,13 @@ import psutil
 
 from heretic_tui.engine.control_files import moment, read_fields, whole, word
 from heretic_tui.engine.files import write_text
-from heretic_tui.private import Refused, check_own, tell_once
+from heretic_tui.private import Refused, tell_once
 
 OWNER = "owner.json"
-PAUSE = "pause.request"
-"""A file of this name asks the process that works on the run to pause it."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
-LISTEN = 0.5
-"""Seconds between two looks for a request."""
 OWNER_FIELDS = {"host": word, "boot": word, "process": whole, "started": word, "since": moment}
 
 State = Literal["running", "paused", "finished", "dead"]
@@ -48,6 +45,11 @@ class Owner:
     def here(self) -> bool:
         """Whether it runs, or ran, on this machine."""
         return self.host == socket.gethostname()
+
+    @property
+    def name(self) -> str:
+        """A name that no other process has or will have, which any file system takes."""
+        return re.sub(r"[^A-Za-z0-9.-]", "-", f"{self.host}-{self.process}-{self.started}")
 
     @property
     def itself(self) -> bool:
@@ -75,10 +77,8 @@ class Claim:
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
     @property
-    def elsewhere(self) -> str:
-        """Which other process works on the run, in words; empty where none does."""
-        if not self.alive or self.owner.itself:
-            return ""
+    def place(self) -> str:
+        """Which process it is, in words, with its machine where that is another one."""
         return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
 
 
@@ -88,8 +88,6 @@ def claimed(folder: Path) -> Iterator[None]:
     path = folder / OWNER
     owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
     write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=folder)
-    with suppress(OSError):  # it was meant for an earlier process, if it is a request at all
-        (folder / PAUSE).unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -102,7 +100,8 @@ def read_claim(folder: Path) -> Claim | None:
     path = folder / OWNER
     try:
         fields, seen = read_fields(path, OWNER_FIELDS)
-        return Claim(Owner(**fields), seen, _silent(path, seen))
+        # A sign of life that is still to come is none: it would never grow old.
+        return Claim(Owner(**fields), min(seen, time.time()), _silent(path, seen))
     except FileNotFoundError:
         return None
     except (OSError, Refused) as error:
@@ -129,36 +128,18 @@ def _silent(path: Path, seen: float) -> float:
     return now - known[1]
 
 
-def ask_to_pause(folder: Path) -> None:
-    """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
-    write_text(folder / PAUSE, "", inside=folder)
+def read_claims(folder: Path) -> tuple[Claim, ...]:
+    """The claims of all processes that work on a run, or died at it."""
+    claim = read_claim(folder)
+    return () if claim is None else (claim,)
 
 
 class Pulse:
-    """Gives a run's signs of life and hears requests, seldom enough to cost nothing."""
+    """Gives a run's signs of life, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / OWNER
-        self._request = folder / PAUSE
-        self._next = self._listen = 0.0
-
-    def asked_to_pause(self) -> bool:
-        """Whether another process asks for a pause; the request is taken by that."""
-        now = time.monotonic()
-        if now < self._listen:
-            return False
-        self._listen = now + LISTEN
-        try:
-            check_own(self._request.lstat(), self._request.parent)
-            self._request.unlink()
-        except Refused as error:
-            tell_once(self._request, error)
-            with suppress(OSError):  # a folder stays
-                self._request.unlink()
-            return False
-        except OSError:
-            return False
-        return True
+        self._next = 0.0
 
     def beat(self) -> None:
         """Give a sign of life, if the last one is long ago."""

@@ -24,6 +24,7 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import (
     BaselineMeasured,
     Evaluated,
+    Event,
     Exported,
     GeometryMeasured,
     Note,
@@ -40,6 +41,7 @@ from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.leave import say_yes
+from heretic_tui.engine.live import Announcer
 from heretic_tui.engine.loading import Loader, load
 from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
@@ -49,6 +51,7 @@ from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
 from heretic_tui.engine.records import Score
+from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
@@ -91,7 +94,7 @@ def start_study(
     check_coverage(model, profile)
     material = yield from read_material(model, profile)
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
-    return (yield from logged(run, _study(model, run, material, began, resumed=False)))
+    return (yield from logged(run, _study(model, run, material, began, resumed=False), model.facts.device))
 
 
 def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[LanguageModel, Profile]]:
@@ -137,7 +140,8 @@ def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Jo
     model = yield from load(run.model_name, run.profile)
     check_coverage(model, run.profile)
     material = yield from read_material(model, run.profile)
-    return (yield from logged(run, _study(model, run, material, began, resumed=True, trials=trials)))
+    job = _study(model, run, material, began, resumed=True, trials=trials)
+    return (yield from logged(run, job, model.facts.device))
 
 
 def read_material(model: LanguageModel, profile: Profile) -> Job[Material]:
@@ -190,18 +194,24 @@ def _study(
         return finished
 
 
-def logged(run: Run, job: Job[T]) -> Job[T]:
-    """Pass a job's events on as signs of life, and keep those that last in the run's log."""
-    pulse = Pulse(run.path)
+def logged(run: Run, job: Job[T], device: str = "") -> Job[T]:
+    """Pass a job's events on as signs of life, keep those that last in the run's log, and hear requests to pause."""
+    pulse, announcer, listener = Pulse(run.path), Announcer(run.path, device), Listener(run.path)
+
+    def kept(event: Event) -> Event:
+        if not event.replaceable:
+            run.log(json_line(event.as_json()).rstrip())
+        return event
+
     try:
         while True:
             pulse.beat()
-            if pulse.asked_to_pause():
-                raise EngineError("The run was paused from another process.", f"Go on with: --resume {run.name}")
+            for request in listener.requests():
+                yield kept(Note(request.told))
+                if request.kind == "pause":
+                    raise EngineError("The run was paused from another process.", f"Go on with: --resume {run.name}")
             try:
-                event = next(job)
-                if not event.replaceable:
-                    run.log(json_line(event.as_json()).rstrip())
+                event = kept(next(job))
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             except Exception as error:
@@ -209,9 +219,11 @@ def logged(run: Run, job: Job[T]) -> Job[T]:
                 if told is error:
                     raise
                 raise told from error
+            announcer.tell(event)
             yield event
     finally:
         job.close()
+        announcer.end()
 
 
 def prepare(model: LanguageModel, run: Run, material: Material, *, taken_over: bool = False) -> Job[Directions]:

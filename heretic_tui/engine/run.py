@@ -76,7 +76,7 @@ class Run:
         return self.path / JOURNAL
 
     @property
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
         """Whether there is a study to read; a disk that was full at the very start leaves an empty journal."""
         return self.profile.storage is not None or (self.journal.is_file() and self.journal.stat().st_size > 0)
 
@@ -97,13 +97,14 @@ class Run:
         """How many trials the study is to have; more than the profile says where some were added."""
         return self.progress()[1]
 
-    def progress(self) -> tuple[list[TrialRecord], int]:
-        """All finished trials and how many the study is to have, from one reading of it."""
+    def progress(self, study: "optuna.Study | None" = None) -> tuple[list[TrialRecord], int]:
+        """All finished trials and how many the study is to have, from one reading of it; also of one opened before."""
         from heretic_tui.engine.search import read_records, wanted
 
-        if not self._begun:
-            return [], self.profile.n_trials
-        study = self.read_study()
+        if study is None:
+            if not self.begun:
+                return [], self.profile.n_trials
+            study = self.read_study()
         records = list(read_records(study))
         names = {objective.name for objective in self.profile.objectives}
         if (strange := next((one.trial for one in records if not names <= one.scores.keys()), None)) is not None:
@@ -119,7 +120,7 @@ class Run:
 
         if trials < 1:
             raise EngineError(f"A study of {trials} trials is none.", "Ask for one trial at least.")
-        if not self._begun:
+        if not self.begun:
             raise EngineError(f"{self.name} has not begun yet.", "Resume it, and say how many trials it is to have.")
         want(self.read_study(), trials)
 
@@ -278,7 +279,9 @@ class Run:
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
-            raise EngineError(f"Another process is working on {self.name}.", "Wait for it or stop it.") from error
+            raise EngineError(
+                f"Another process is working on {self.name}.", f"Watch it with: heretic-tui attach {self.name}"
+            ) from error
         except OSError as error:
             raise write_failure(self.path / LOCK, error) from error
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import best_compromise, pareto_front
-from heretic_tui.engine.ownership import Claim, State, read_claim
+from heretic_tui.engine.live import Worker, read_workers
+from heretic_tui.engine.ownership import State
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.profile.problems import ProfileError
@@ -18,7 +19,7 @@ UNKNOWN = "?"
 class RunSummary:
     """What a list shows of a run; `begun` is a time stamp in seconds, `problem` says why the run cannot be read.
 
-    `claim` tells which process works on it, or did when it died.
+    `workers` are the processes that work on it, or did when they died.
     """
 
     name: str
@@ -30,25 +31,33 @@ class RunSummary:
     best: TrialRecord | None
     begun: float
     problem: str | None
-    claim: Claim | None = None
+    workers: tuple[Worker, ...] = ()
+
+    @property
+    def alive(self) -> tuple[Worker, ...]:
+        """The processes that work on it now."""
+        return tuple(worker for worker in self.workers if worker.claim.alive)
 
     @property
     def state(self) -> State:
         """Whether it is being worked on, and if not, why."""
-        if self.claim is not None and self.claim.alive:
+        if self.alive:
             return "running"
         if self.finished:
             return "finished"
-        return "paused" if self.claim is None else "dead"
+        return "dead" if self.workers else "paused"
 
     @property
     def told(self) -> str:
-        """The state in words, with the process that runs it or the time at which it died."""
-        if self.claim is None or self.state in {"paused", "finished"}:
-            return self.state
-        if self.state == "dead":
-            return f"dead since {datetime.fromtimestamp(self.claim.seen):%Y-%m-%d %H:%M}"
-        return f"running, {elsewhere}" if (elsewhere := self.claim.elsewhere) else "running"
+        """The state in words, with the processes that run it or the time at which the last of them died."""
+        match self.state:
+            case "running":
+                return ", ".join(["running", *(worker.place for worker in self.alive if not worker.owner.itself)])
+            case "dead":
+                last = max(worker.heard for worker in self.workers)
+                return f"dead since {datetime.fromtimestamp(last):%Y-%m-%d %H:%M}"
+            case _:
+                return self.state
 
 
 def summarize(run: Run) -> RunSummary:
@@ -66,8 +75,8 @@ def summarize(run: Run) -> RunSummary:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others must be listed
         problem = f"{run.path} is damaged ({type(error).__name__}: {error})."
     finished = problem is None and len(records) >= wanted
-    claim = read_claim(run.path)
-    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem, claim)
+    workers = read_workers(run.path)
+    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem, workers)
 
 
 def _begun(run: Run) -> float:

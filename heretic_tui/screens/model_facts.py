@@ -1,6 +1,7 @@
 """What is said of a model or a run beside the lists: facts, whether it fits, and what to do next."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.records import ModelFacts
-from heretic_tui.formats import heading, size
+from heretic_tui.formats import ago, brief, clock, heading, size
 from heretic_tui.screens.model_lists import short_name
+from heretic_tui.screens.watching import SILENT
 from heretic_tui.widgets.sheet import Fact, Line, Meter, Words
 
 if TYPE_CHECKING:
     from heretic_tui.engine.checkpoint import CheckpointFacts
     from heretic_tui.engine.fit import Fit
+    from heretic_tui.engine.live import Running, Worker
     from heretic_tui.engine.memory import MemoryReading
     from heretic_tui.engine.summary import RunSummary
     from heretic_tui.profile.schema import Profile
@@ -170,8 +173,34 @@ def _together(batches: Mapping[str, int], profile: "Profile") -> str:
     return f"prompts of {tokens} tokens at once: {each}"
 
 
-def run_lines(summary: "RunSummary", live: "StudyView | None") -> list[Line]:
-    """What is said of a run; `live` is what is known of it while the engine works on it."""
+def offer(running: "Running", read: Mapping[Path, "RunSummary"]) -> list[str]:
+    """What is said of the runs that other processes work on, the key that opens them second."""
+    if len(running) > 1:
+        return [f"{len(running)} studies are running", "a: watch one", ", ".join(run.name for run in running)]
+    run, workers = next(iter(running.items()))
+    summary = read.get(run)
+    trials = f"{summary.trials}/{summary.wanted} trials" if summary else ""
+    since = min(worker.owner.since for worker in workers)
+    return [f"{run.name} is running", "a: watch it", trials, f"since {clock(since, time.time())}", workers[0].place]
+
+
+def worker_lines(workers: Sequence["Worker"]) -> list[Line]:
+    """Who works on a run: process, machine and device, since when, and when they were heard of."""
+    now = time.time()
+    lines: list[Line] = []
+    for worker in workers:
+        device = f", {worker.device}" if worker.device else ""
+        since = worker.owner.since
+        lines += [
+            Fact("run by", f"process {worker.owner.process} on {worker.owner.host}{device}"),
+            Fact("since", f"{clock(since, now)} ({brief(now - since)})"),
+            Fact("heard of", ago(now - worker.heard), "$warning" if now - worker.heard > SILENT else ""),
+        ]
+    return lines
+
+
+def run_lines(summary: "RunSummary", live: "StudyView | None", workers: Sequence["Worker"] = ()) -> list[Line]:
+    """What is said of a run; `live` is what is known of it while the engine works on it, `workers` do so elsewhere."""
     begun = f"{datetime.fromtimestamp(summary.begun):%Y-%m-%d %H:%M}" if summary.begun else "nobody knows when"
     if summary.problem is not None:
         return [
@@ -182,12 +211,13 @@ def run_lines(summary: "RunSummary", live: "StudyView | None") -> list[Line]:
             Fact("begun", begun),
             Fact("folder", at_home(summary.path)),
         ]
-    state = "running" if live else summary.told
-    style = {"running": "$success", "dead": "$warning"}.get("running" if live else summary.state, "")
+    state = "running" if live or workers else summary.told
+    style = {"running": "$success", "dead": "$warning"}.get("running" if live or workers else summary.state, "")
     trials, wanted = (len(live.records), live.wanted) if live else (summary.trials, summary.wanted)
     lines: list[Line] = [
         Fact("model", short_name(summary.model)),
         Fact("state", f"{state}, {trials} of {wanted} trials", style),
+        *worker_lines(workers),
     ]
     if summary.state == "dead" and not live:
         lines.append(Fact("", "Its process ended without a word; what was finished is there."))

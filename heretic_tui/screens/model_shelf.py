@@ -25,6 +25,7 @@ from heretic_tui.library import BATCH, HUB_ID, Known, RunReader, facts_of, known
 from heretic_tui.screens import model_facts, model_lists
 from heretic_tui.screens.dialogs import Ask
 from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.widgets.parts_line import PartsLine
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Row, Rows
 from heretic_tui.widgets.sheet import Fact, Line, Sheet, Words
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
     from heretic_tui.engine.catalog import ModelEntry
     from heretic_tui.engine.checkpoint import CheckpointFacts
+    from heretic_tui.engine.live import Running
     from heretic_tui.engine.summary import RunSummary
     from heretic_tui.state import StudyView
 
@@ -46,6 +48,8 @@ GAUGE = 2.0
 """Seconds between two looks at the free memory."""
 STALE = 20.0
 """Seconds after which coming back to the screen searches for models again."""
+WATCH = 4.0
+"""Seconds between two looks for runs that other processes work on."""
 WIDE = 100
 NO_FIT = "Nothing fits the filter. A hub id or a path is taken as typed; esc shows all."
 
@@ -77,6 +81,8 @@ class ModelShelf(FrameScreen):
         self.runs: list[Path] | None = None
         """The runs there are; None before the folder was looked into."""
         self.read: dict[Path, RunSummary] = {}
+        self.running: Running = {}
+        """The runs that other processes work on."""
         self.facts: dict[str, CheckpointFacts | EngineError] = {}
         self.words = ""
         """What both lists are filtered by."""
@@ -91,7 +97,8 @@ class ModelShelf(FrameScreen):
         """What is to be done once a model's facts are there."""
 
     def body(self) -> ComposeResult:
-        """Two lists at the left, what is known of the selected line at the right."""
+        """What is running, two lists at the left, what is known of the selected line at the right."""
+        yield PartsLine(id="running")
         with Horizontal(id="shelf"):
             with Vertical(id="left"):
                 yield Input(placeholder="filter, or a hub id or path", id="filter", compact=True)
@@ -113,6 +120,7 @@ class ModelShelf(FrameScreen):
         self._focus("models")
         self.set_timer(SOON, self._search)
         self.set_interval(GAUGE, self._show_details)
+        self.set_interval(WATCH, self._watch)
 
     @property
     def model(self) -> str | None:
@@ -170,6 +178,7 @@ class ModelShelf(FrameScreen):
         self._reader = self._reader or RunReader(self.control.runs_dir)
         runs = self._reader.runs()
         self.call_later(self._listed, runs)
+        self.call_later(self._at_work, self._reader.running(runs))
         some, told = [], time.monotonic()
         for run in runs:
             some.append(self._reader.summary(run))
@@ -177,6 +186,27 @@ class ModelShelf(FrameScreen):
                 self.call_later(self._summed_up, some)
                 some, told = [], time.monotonic()
         self.call_later(self._summed_up, some)
+
+    def _watch(self) -> None:
+        """See what has changed about the runs that other processes work on, or no longer do."""
+        if self.seen and self._reader is not None:
+            self.in_thread(self._look_around, "watch")
+
+    def _look_around(self) -> None:
+        if self._reader is None:
+            return
+        runs = self._reader.runs()
+        running = self._reader.running(runs)
+        if running or self.running:
+            self.call_later(self._listed, runs)
+            self.call_later(self._at_work, running)
+            self.call_later(self._summed_up, [self._reader.summary(run) for run in {*running, *self.running} & {*runs}])
+
+    def _at_work(self, running: "Running") -> None:
+        self.running = running
+        self._show_running()
+        self.refresh_bindings()
+        self._show_details()
 
     def _known(self, known: Known) -> None:
         self.models.recent, self.models.gone = known.recent, known.gone
@@ -195,6 +225,7 @@ class ModelShelf(FrameScreen):
     def _summed_up(self, summaries: "Sequence[RunSummary]") -> None:
         self.read |= {summary.path: summary for summary in summaries}
         self.show_runs()
+        self._show_running()
 
     def look(self, name: str) -> None:
         """Read a model's facts and the profile that it is judged by."""
@@ -282,6 +313,11 @@ class ModelShelf(FrameScreen):
             self._focus("models")
         self._show_details()
 
+    def _show_running(self) -> None:
+        """Offer what other processes work on."""
+        line = self.query_one("#running", PartsLine)
+        line.show("◎", "$success", model_facts.offer(self.running, self.read) if self.running else ())
+
     @property
     def live(self) -> "StudyView | None":
         """The run that the engine works on."""
@@ -305,9 +341,10 @@ class ModelShelf(FrameScreen):
         summary = self.read.get(run)
         if summary is None:
             return [Words("Reading …", "$foreground-muted")]
-        lines = model_facts.run_lines(summary, self.live if self.state.running == run else None)
+        workers = self.running.get(run, ())
+        lines = model_facts.run_lines(summary, self.live if self.state.running == run else None, workers)
         keys = [("enter", "open it, without its model"), ("r", "resume it"), ("del", "move it to the trash")]
-        if self.state.running == run:
+        if self.state.running == run or workers:
             keys = [("enter", "watch it")]
         elif summary.finished:
             del keys[1]

@@ -39,6 +39,7 @@ class ModelsScreen(ModelShelf):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Study", id="models.start", tooltip="Start a study of this model"),
         Binding("r", "resume", "Resume", id="models.resume", tooltip="Go on with this run"),
+        Binding("a", "attach", "Watch", id="models.attach", tooltip="Watch a run that another process works on"),
         Binding("delete", "throw_away", "Trash", key_display="del", id="models.trash", tooltip="Move it to the trash"),
         Binding("d", "demo", "Demo", id="models.demo", tooltip="Study the embedded demo model, offline"),
         Binding("i", "name", "Name one", id="models.name", tooltip="Take a hub id or a path"),
@@ -58,6 +59,8 @@ class ModelsScreen(ModelShelf):
         """The footer shows what can be done with the selected line."""
         if action in {"resume", "throw_away"}:
             return self.side == "runs" and bool(self.runs)
+        if action == "attach":
+            return bool(self.running)
         if action == "start":
             return self.side == "models"
         if action == "cancel":
@@ -180,12 +183,19 @@ class ModelsScreen(ModelShelf):
 
     # Runs
 
+    def action_attach(self) -> None:
+        """Watch the run that another process works on; where there are several, ask which."""
+        if self.running:
+            cast("HereticApp", self.app).offer_runs(self.running)
+
     def action_resume(self) -> None:
         """Go on with the run under the cursor."""
         run = self.run
         if run is None:
             return
-        if run == self.state.running:
+        if run in self.running:
+            cast("HereticApp", self.app).open_run(run)
+        elif run == self.state.running:
             self.state.shown = run
             self.app.switch_mode("study")
         else:

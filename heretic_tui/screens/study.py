@@ -9,15 +9,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
 from heretic_tui.formats import duration, one_line
 from heretic_tui.screens import trials
 from heretic_tui.screens.dialogs import Ask, Confirm
 from heretic_tui.screens.frame import FrameScreen
+from heretic_tui.screens.watching import gauges_of, log_of, show_workers
 from heretic_tui.state import Activity, StudyView
 from heretic_tui.widgets.layer_weights import LayerWeights
 from heretic_tui.widgets.log_view import LogView
 from heretic_tui.widgets.memory_gauge import Gauge, MemoryGauge
+from heretic_tui.widgets.parts_line import PartsLine
 from heretic_tui.widgets.progress_line import ProgressLine
 from heretic_tui.widgets.rows import Rows
 from heretic_tui.widgets.scatter import Scatter
@@ -25,6 +28,7 @@ from heretic_tui.widgets.text import data, put
 
 if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
+    from heretic_tui.engine.requests import Kind
 
 REDRAW = 0.25
 """Seconds between two redraws of table and scatter: each costs time that the keys need."""
@@ -76,7 +80,11 @@ class StudyScreen(FrameScreen):
         self._columns: tuple[Any, ...] = ()
 
     def body(self) -> ComposeResult:
-        """Table and trial at the left, scatter, weights and memory at the right, the log over all."""
+        """Table and trial at the left, scatter, weights and memory at the right, the log over all.
+
+        Above them stands who works on the run, where that is another process.
+        """
+        yield PartsLine(id="workers")
         with Horizontal(id="study"):
             with Vertical(id="left"):
                 with Vertical(id="trials", classes="panel"):
@@ -110,6 +118,14 @@ class StudyScreen(FrameScreen):
         """Whether the engine works on the run that is shown."""
         return self.state.running is not None and self.state.running == self.state.shown
 
+    @property
+    def activity(self) -> Activity | None:
+        """What the engine does now, or while it has nothing to do, what is told of the run by those that work on it."""
+        study = self.study
+        if self.state.activity is not None or study is None or study.followed is None:
+            return self.state.activity
+        return study.followed.activity
+
     # Following the engine
 
     def engine_changed(self, events: Sequence[Event]) -> None:
@@ -123,22 +139,25 @@ class StudyScreen(FrameScreen):
     def _redraw(self) -> None:
         if not self.seen:
             return
-        self._show_memory()
-        self.query_one(ProgressLine).show(self.state.activity)
+        study = self.study
+        self._show_memory(study)
+        show_workers(self.query_one(PartsLine), None if self.live else study, self.state)
+        self.query_one(ProgressLine).show(self.activity)
         if not self._stale:
             return
         self._stale = False
-        study = self.study
         with self.app.batch_update():
             self._show_table(study)
             self._show_phases(study)
             self._show_selection()
-            self.query_one(LogView).show(self.state.log)
+            self.query_one(LogView).show(log_of(study, self.state))
 
     def _show_table(self, study: StudyView | None) -> None:
         table = self.query_one("#table", Rows)
         panel = self.query_one("#trials")
         if study is None:
+            opening = cast("HereticApp", self.app).opening
+            table.empty = f"Opening {one_line(opening.name)} …" if opening else NO_RUN
             table.show(())
             panel.border_title = "Trials"
             panel.border_subtitle = ""
@@ -157,25 +176,26 @@ class StudyScreen(FrameScreen):
 
     def _words_of_state(self, study: StudyView) -> str:
         order = "" if self.front_only else trials.order_name(study, self.order)
-        if self.live:
+        if self.live or study.workers:
             seconds = study.seconds_left()
             state = "running" if seconds is None else f"{duration(seconds)} left"
-        elif study.elsewhere:
-            state = f"running in {study.elsewhere}"
+        elif study.finished:
+            state = "finished"
         else:
-            state = "finished" if study.finished else "paused: p resumes"
+            state = "dead: p resumes" if study.died and not study.own else "paused: p resumes"
         return " · ".join(part for part in (order, state) if part)
 
     def _show_phases(self, study: StudyView | None) -> None:
         """Before the first trial: what has been done, and what is being done."""
         done = study.phases if study else self.state.starting
-        waiting = (study is None and self.control.studying) or (study is not None and self.live and not study.records)
+        works = study is not None and (self.live or bool(study.workers))
+        waiting = (study is None and self.control.studying) or (study is not None and works and not study.records)
         phases = self.query_one("#phases", Static)
         phases.set_class(bool(waiting), "-shown")
         self.query_one("#table").set_class(bool(waiting and not (study and study.base)), "-hidden")
         if waiting:
             lines = [f"✓ {one_line(one.phase)}: {one_line(one.result)} ({duration(one.seconds)})" for one in done]
-            put(phases, "\n".join([*lines, *_now(self.state.activity)]))
+            put(phases, "\n".join([*lines, *_now(self.activity)]))
 
     def _show_selection(self) -> None:
         study = self.study
@@ -201,8 +221,11 @@ class StudyScreen(FrameScreen):
         box.border_title = data(trials.headline(study) or "Scatter")
         box.border_subtitle = trials.volume_history(study, 16)
 
-    def _show_memory(self) -> None:
+    def _show_memory(self, study: StudyView | None) -> None:
         app = cast("HereticApp", self.app)
+        if study is not None and study.workers and not self.live:
+            self.query_one(MemoryGauge).show(gauges_of(study))
+            return
         gauges = tuple(
             Gauge(one.device, one.used, one.total, tuple(app.memory_history.get(one.device, ()))) for one in app.memory
         )
@@ -267,7 +290,7 @@ class StudyScreen(FrameScreen):
         log = self.query_one(LogView)
         log.toggle_class("-shown")
         if log.has_class("-shown"):
-            log.show(self.state.log)
+            log.show(log_of(self.study, self.state))
             log.focus()
         else:
             self.query_one("#table", Rows).focus()
@@ -285,9 +308,8 @@ class StudyScreen(FrameScreen):
             self.control.stop()
         elif study is None:
             self.notify("There is no run to go on with. Press 1 to choose a model or a run.", markup=False)
-        elif study.elsewhere:
-            self.run_worker(partial(self.control.ask_to_pause, study.path), thread=True, exit_on_error=False)
-            self.notify(f"{study.elsewhere.capitalize()} is asked to pause.", markup=False)
+        elif study.workers:
+            self._ask(study, "pause")
         elif study.finished:
             self.action_add()
         else:
@@ -298,7 +320,11 @@ class StudyScreen(FrameScreen):
         if self.control.studying:
             cast("HereticApp", self.app).detach()
         else:
-            self.notify("Nothing runs that could be left to itself. q quits.", markup=False)
+            watched = self.study is not None and self.study.workers
+            words = (
+                "The study goes on by itself; q leaves." if watched else "Nothing runs that could be left to itself."
+            )
+            self.notify(words, markup=False)
 
     def action_add(self) -> None:
         """Ask how many trials to add."""
@@ -313,7 +339,9 @@ class StudyScreen(FrameScreen):
         if answer is None:
             return
         trials_wanted = max(study.wanted, len(study.records)) + int(answer)
-        if self.live or study.elsewhere:
+        if study.workers and not self.live:
+            self._ask(study, "trials", trials_wanted)
+        elif self.live:
             self.run_worker(lambda: self.control.want(study.path, trials_wanted), thread=True, exit_on_error=False)
             study.wanted = trials_wanted
             self._again()
@@ -325,23 +353,40 @@ class StudyScreen(FrameScreen):
         study = self.study
         if study is None or study.finished or not study.records:
             return
+        elsewhere = bool(study.workers) and not self.live
+        trials = len(study.records) + (len(study.workers) if elsewhere and study.current else 0)
+        last = "The trial under way is the last one." if elsewhere else "The trial under way is dropped."
         self.app.push_screen(
-            Confirm(
-                f"End the study with {len(study.records)} trials?",
-                "The trial under way is dropped. More trials can be added later with +.",
-                "End it",
-            ),
-            partial(self._end, study),
+            Confirm(f"End the study with {trials} trials?", f"{last} More can be added later with +.", "End it"),
+            partial(self._end, study, trials),
         )
 
-    def _end(self, study: StudyView, yes: bool | None) -> None:
+    def _end(self, study: StudyView, trials: int, yes: bool | None) -> None:
         if not yes:
+            return
+        if study.workers and not self.live:
+            self._ask(study, "end", trials)
             return
         if self.live:
             self.control.stop()
         study.wanted = len(study.records)
         self.run_worker(lambda: self.control.want(study.path, study.wanted), thread=True, exit_on_error=False)
         self._again()
+
+    def _ask(self, study: StudyView, kind: "Kind", trials: int | None = None) -> None:
+        """Ask those that work on a run for something; what they answer is told when it comes."""
+        app = cast("HereticApp", self.app)
+
+        def write() -> None:
+            try:
+                asked = self.control.ask(study.path, kind, trials)
+            except EngineError as error:
+                app.call_from_thread(app.warn, str(error))
+                return
+            if not asked:
+                app.call_from_thread(app.warn, "Nobody works on this run any more.")
+
+        self.run_worker(write, thread=True, exit_on_error=False)
 
     def action_responses(self) -> None:
         """Read the responses of the selected trial."""

@@ -37,7 +37,7 @@ class ProgressLine(Widget):
         parts = [name]
         if activity.fraction is not None:
             parts.append(f"▕{bar(activity.fraction, 10)}▏")
-        parts += [part for part in (activity.amount, remaining(activity)) if part]
+        parts += [one_line(part) for part in (activity.amount, remaining(activity)) if part]
         line = parts[0]
         for part in parts[1:]:
             if len(line) + len(part) + 1 <= self.size.width:

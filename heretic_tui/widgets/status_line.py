@@ -15,7 +15,8 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the line tells; `fraction` is that of the memory in use, `mood` one of idle, busy, stopping, failed."""
+    """What the line tells; `fraction` is that of the memory in use, `mood` one of idle, busy, watching,
+    stopping, failed."""
 
     mode: str = ""
     model: str = ""
@@ -29,6 +30,7 @@ class Status:
 MOODS = {
     "idle": ("○", "$foreground-muted"),
     "busy": ("●", "$success"),
+    "watching": ("◎", "$success"),
     "stopping": ("◐", "$warning"),
     "failed": ("✗", "$error"),
 }

@@ -53,15 +53,27 @@ def heretic_tui():
     return run
 
 
-class Tmux:
-    """A tmux server of its own with one window that runs the program."""
+def folders(home):
+    """Variables that give the program folders of its own below a test's home."""
+    named = " ".join(f"XDG_{name}_HOME={home}/{name.lower()}" for name in ("CONFIG", "DATA", "STATE", "CACHE"))
+    return f"{named} HF_HOME={home}/hub"
 
-    def __init__(self, home, size, term="screen-256color"):
+
+@pytest.fixture
+def variables(tmp_path):
+    """Variables for a shell that give the program folders of its own below the test's home."""
+    return folders(tmp_path)
+
+
+class Tmux:
+    """A tmux server of its own with one window that runs the program, with these arguments, or another command."""
+
+    def __init__(self, home, size, term="screen-256color", arguments="", command=None):
         assert shutil.which("tmux"), "tmux is needed: apt-get install tmux"
         self.name = f"heretic-tui-{uuid.uuid4().hex[:8]}"
         self.ended = home / "ended"
-        folders = " ".join(f"XDG_{name}_HOME={home}/{name.lower()}" for name in ("CONFIG", "DATA", "STATE", "CACHE"))
-        command = f"env {folders} HF_HOME={home}/hub {' '.join(PROGRAM)}; echo $? > {self.ended}; stty -a; exec cat"
+        program = f"env {folders(home)} {' '.join(PROGRAM)} {arguments}"
+        command = command or f"{program}; echo $? > {self.ended}; stty -a; exec cat"
         columns, rows = size
         self("-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows, "-c", home, f"TERM={term} {command}")
 
@@ -77,6 +89,11 @@ class Tmux:
         for key in keys:
             self("send-keys", key)
             time.sleep(0.05)
+
+    def type(self, text):
+        """Type a line and send it."""
+        self("send-keys", "-l", text)
+        self.press("Enter")
 
     def pane(self):
         return self("capture-pane", "-p")

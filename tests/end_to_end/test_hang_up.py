@@ -23,7 +23,7 @@ def studying(tmux, tmp_path):
         terminal.press("d")
         run = until(lambda: next(iter(list_runs(tmp_path / "data" / "heretic-tui" / "runs")), None))
         until(lambda: summarize(run).trials >= 2, 120)
-        return terminal, summarize(run).claim.owner.process, run
+        return terminal, summarize(run).alive[0].owner.process, run
 
     return begin
 
@@ -92,7 +92,7 @@ def test_a_study_that_is_left_to_itself_is_watched_and_paused_from_another_termi
     other.wait_for(f"○ {run.name}", 60)
     other.press("Tab")
     other.press("Enter")
-    other.wait_for(f"running in process {process}")
+    other.wait_for(f"process {process} works on it")
     seen = summarize(run).trials
     other.wait_for(rf"{seen + 3}/200 trials", 60)
     other.press("p")

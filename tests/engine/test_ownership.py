@@ -11,7 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from heretic_tui.engine import ownership
-from heretic_tui.engine.ownership import OWNER, Pulse, ask_to_pause, claimed, read_claim
+from heretic_tui.engine.ownership import OWNER, Pulse, claimed, read_claim
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
 
@@ -161,20 +161,20 @@ def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
     Pulse(tmp_path).beat()  # nothing is claimed: nothing happens
 
 
-def test_a_request_to_pause_is_heard_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(ownership, "LISTEN", 0)
+def test_every_process_has_a_name_of_its_own_that_stays_in_its_folder(tmp_path):
     with claimed(tmp_path):
-        pulse = Pulse(tmp_path)
-        assert not pulse.asked_to_pause()
-        ask_to_pause(tmp_path)
-        assert pulse.asked_to_pause()
-        assert not pulse.asked_to_pause()
+        own = read_claim(tmp_path).owner
+        other = rewritten(tmp_path, host="x/../y").owner
+        assert own.name != other.name
+        assert "/" not in other.name
+        assert rewritten(tmp_path, started="../z") is None
 
 
-def test_a_request_to_an_earlier_process_does_not_pause_the_next(tmp_path):
-    ask_to_pause(tmp_path)
+@pytest.mark.parametrize("changed", [{"host": 1}, {"process": "1"}, {"since": "now"}, {"since": 1e300}, {"boot": None}])
+def test_a_claim_of_no_process_is_none(tmp_path, changed):
     with claimed(tmp_path):
-        assert not Pulse(tmp_path).asked_to_pause()
+        assert read_claim(tmp_path) is not None
+        assert rewritten(tmp_path, **changed) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": 1}', "\x00", '{"host": "a", "more": 1}'])

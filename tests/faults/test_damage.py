@@ -282,7 +282,7 @@ def test_a_second_process_on_the_same_run(heretic, study, contents):
     with holder:
         assert holder.stdout.readline() == b"held\n"
         outcome = heretic("run", "--resume", study, "--trials", 3)
-        outcome.is_plain(study.name, "Another process", "Wait for it or stop it")
+        outcome.is_plain(study.name, "Another process", f"heretic-tui attach {study.name}")
         assert contents(study) == before
         assert heretic("trials", study).code == 0
         assert heretic("runs", "--runs-dir", study.parent).code == 0

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.leave import known
-from heretic_tui.engine.ownership import OWNER, PAUSE, Pulse, claimed, read_claim
+from heretic_tui.engine.live import file_of
+from heretic_tui.engine.ownership import OWNER, claimed, read_claim
+from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.run import Run, open_run
 from heretic_tui.engine.summary import summarize
 from heretic_tui.library import throw_away
@@ -97,7 +99,7 @@ def test_a_sign_of_life_from_the_future_grows_old_like_any_other(tmp_path):
 
 
 REQUESTS = {
-    "a link": lambda path: path.symlink_to(path.parent / "victim"),
+    "a link": lambda path: path.symlink_to(path.parent.parent / "victim"),
     "a pipe": os.mkfifo,
     "a folder": Path.mkdir,
 }
@@ -105,16 +107,18 @@ REQUESTS = {
 
 @pytest.mark.parametrize("what", REQUESTS)
 def test_a_request_that_is_no_plain_file_asks_for_nothing(tmp_path, caplog, attempt, what, monkeypatch):
-    monkeypatch.setattr("heretic_tui.engine.ownership.LISTEN", 0)
+    monkeypatch.setattr("heretic_tui.engine.requests.LISTEN", 0)
     (tmp_path / "victim").write_text("kept")
     with claimed(tmp_path):
-        REQUESTS[what](tmp_path / PAUSE)
-        pulse = Pulse(tmp_path)
-        assert not pulse.asked_to_pause()
-        assert not pulse.asked_to_pause()
+        request = file_of(tmp_path, read_claim(tmp_path).owner, "pause")
+        request.parent.mkdir()
+        REQUESTS[what](request)
+        listener = Listener(tmp_path)
+        assert not list(listener.requests())
+        assert not list(listener.requests())
     assert (tmp_path / "victim").read_text() == "kept"
     assert caplog.text.count("is not used") == 1
-    attempt(f"{PAUSE}: {what}", caplog.messages[0].partition("not used: ")[2])
+    attempt(f"request: {what}", caplog.messages[0].partition("not used: ")[2])
 
 
 # The folder of a run

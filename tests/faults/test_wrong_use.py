@@ -84,6 +84,21 @@ def test_a_run_that_does_not_exist(heretic, study, command):
     outcome.is_plain(wanted, f"Did you mean {study.name}?", "heretic-tui runs")
 
 
+def test_the_folder_of_the_runs_may_be_given_before_the_command_or_behind_it(heretic, study, tmp_path):
+    listed = heretic("--runs-dir", study.parent, "runs", "--json")
+    assert [row["run"] for row in listed.objects] == [study.name]
+    assert heretic("runs", "--runs-dir", study.parent, "--json").objects == listed.objects
+    assert heretic("--runs-dir", study.parent, "trials", study.name).code == 0
+    nearer = heretic("--runs-dir", study.parent, "runs", "--runs-dir", tmp_path / "other", "--json")
+    assert nearer.objects == []
+
+
+def test_watching_needs_a_terminal_and_something_to_watch(heretic, study):
+    heretic("attach", study.name, "--runs-dir", study.parent).is_plain("needs a terminal", code=2)
+    heretic("attach", f"{study.name}9", "--runs-dir", study.parent).is_plain("There is no run", study.name)
+    heretic("attach", "--runs-dir", study.parent).is_plain("No process works on a run", "heretic-tui attach RUN")
+
+
 def test_a_trial_that_does_not_exist(heretic, study, tmp_path):
     outcome = heretic("export", study, "--trial", 7, "--to", tmp_path / "out")
     outcome.is_plain("no trial 7", "2 finished trials", "heretic-tui trials")

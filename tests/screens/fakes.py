@@ -8,6 +8,7 @@ from heretic_tui.app import HereticApp
 from heretic_tui.control import STUDY, Control
 from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
+from heretic_tui.engine.live import Running
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
 from heretic_tui.engine.search import ForeignObjective
@@ -67,10 +68,10 @@ def scripted(*said: Event, pause: float = 0.0, forever: bool = False) -> Iterato
         time.sleep(0.01)
 
 
-def fake_app(tmp_path: Path) -> HereticApp:
+def fake_app(tmp_path: Path, runs: Running | None = None) -> HereticApp:
     """The app over a worker that has no engine; what it shows stands in its state only, so no folder is followed."""
-    app = HereticApp(Control(EngineWorker(make_session=object), Preferences(), tmp_path / "runs"))
-    app._follow = lambda: None
+    app = HereticApp(Control(EngineWorker(make_session=object), Preferences(), tmp_path / "runs"), runs)
+    app.follow = lambda: None
     return app
 
 
