@@ -92,16 +92,15 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
 
     Gives that run; None where there is none, or none that is whole. The run is marked, so that later ones find it.
     """
-    sealed = mark and _sealed(mark)
     if any((run.path / name).is_file() for name in (MODEL, DIRECTIONS, BASELINE)):
-        if _mark(run) != sealed:  # what is still missing would be of another model or prompts than what is there
+        if _mark(run) != mark:  # what is still missing would be of another model or prompts than what is there
             _set_mark(run, None)
         return None
     _set_mark(run, mark)
     if mark is None or not run.profile.reuse_measurements:
         return None
     for earlier in list_runs(run.path.parent):
-        if earlier.path == run.path or _mark(earlier) != sealed:
+        if earlier.path == run.path or _mark(earlier) != mark or _read(earlier, "seal") != _seal(mark):
             continue
         settled = _whole(earlier, residuals=_keeps_residuals(run.profile))
         if settled is None:
@@ -119,11 +118,12 @@ def _keeps_residuals(profile: Profile) -> bool:
 
 
 def _set_mark(run: Run, mark: str | None) -> None:
-    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark and _sealed(mark)}) + "\n")
+    seal = {} if mark is None else {"seal": _seal(mark)}
+    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark, **seal}) + "\n")
 
 
-def _sealed(mark: str) -> str:
-    """A fingerprint as only this person's runs have it: a run that came from elsewhere is never measured from."""
+def _seal(mark: str) -> str:
+    """What only this person's runs have beside a fingerprint: from one that came from elsewhere nothing is taken."""
     return hmac.new(_key(), mark.encode(), "sha256").hexdigest()
 
 
@@ -145,11 +145,15 @@ _KEY = secrets.token_bytes(32)
 
 
 def _mark(run: Run) -> str | None:
+    return _read(run, "fingerprint")
+
+
+def _read(run: Run, field: str) -> str | None:
     try:
-        mark = json.loads((run.path / FINGERPRINT).read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):  # an older run, or one that was damaged
+        found = json.loads((run.path / FINGERPRINT).read_text(encoding="utf-8"))[field]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # an older run, or one that was damaged
         return None
-    return mark if isinstance(mark, str) else None
+    return found if isinstance(found, str) else None
 
 
 def _whole(run: Run, *, residuals: bool) -> Settled | None:

@@ -22,7 +22,7 @@ from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.schemas import in_range
 from heretic_tui.engine.storage_address import is_storage_error, opened_with, storage_error
 from heretic_tui.engine.style import style_of
-from heretic_tui.private import opener
+from heretic_tui.private import make_file
 from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
@@ -379,8 +379,7 @@ def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
                     os.truncate(journal, size)
                 raise OSError(error.errno, error.strerror, str(journal)) from error
 
-    if not journal.exists():
-        os.close(opener(str(journal), os.O_CREAT | os.O_APPEND | os.O_WRONLY))
+    make_file(journal)
     return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
 
 
@@ -398,8 +397,9 @@ def repair_journal(journal: Path) -> bool:
         journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
         if whole == len(content):
             return False
-        with open(journal.with_name(f"{journal.name}.cut"), "wb", opener=opener) as cut:
-            cut.write(content[whole:])
+        cut = journal.with_name(f"{journal.name}.cut")
+        make_file(cut)
+        cut.write_bytes(content[whole:])
         with journal.open("r+b") as file:
             file.truncate(whole)
     except OSError as error:
