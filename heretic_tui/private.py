@@ -52,6 +52,13 @@ def opener(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), FILE)
 
 
+def make_file(path: Path) -> None:
+    """Make an empty file for this person alone, where there is none yet. Raises `OSError`."""
+    if not path.exists():
+        with suppress(FileExistsError):
+            os.close(opener(str(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+
 def links_in(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is neither a file nor a folder: links, pipes, sockets, devices."""
     with suppress(OSError), os.scandir(folder) as entries:

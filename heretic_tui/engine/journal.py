@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import WriteError, write_failure
-from heretic_tui.private import opener
+from heretic_tui.private import make_file
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -37,8 +37,7 @@ def journal_storage(journal: Path) -> "BaseStorage":
                 with suppress(RuntimeError):
                     lock.release()
 
-    if not journal.exists():
-        os.close(opener(str(journal), os.O_CREAT | os.O_APPEND | os.O_WRONLY))
+    make_file(journal)
     return JournalStorage(WholeLines(str(journal), lock_obj=lock))
 
 
@@ -46,7 +45,7 @@ def append(journal: Path, lines: bytes) -> None:
     """Add whole lines, or none of them; call it only while holding the journal's lock."""
     size = _set_aside(journal, _end_of_last_line(journal))
     try:
-        with open(journal, "ab", opener=opener) as file:
+        with journal.open("ab") as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -94,7 +93,9 @@ def _set_aside(journal: Path, length: int) -> int:
         with journal.open("rb") as file:
             file.seek(length)
             torn = file.read()
-        with open(journal.with_name(journal.name + CUT), "ab", opener=opener) as file:
+        cut = journal.with_name(journal.name + CUT)
+        make_file(cut)
+        with cut.open("ab") as file:
             file.write(torn)
         os.truncate(journal, length)
     return length

@@ -95,9 +95,8 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
     What is settled about the model is written last: without it, what is there was left by a take-over that was cut
     short, and the rest is taken over now.
     """
-    sealed = mark and _sealed(mark)
     begun = any((run.path / name).is_file() for name in (MODEL, DIRECTIONS, BASELINE))
-    if begun and _mark(run) != sealed:  # what is still missing would be of another model or prompts than what is there
+    if begun and _mark(run) != mark:  # what is still missing would be of another model or prompts than what is there
         _set_mark(run, None)
         return None
     if (run.path / MODEL).is_file():
@@ -106,7 +105,7 @@ def take_over(run: Run, model: LanguageModel, mark: str | None) -> Run | None:
     if mark is None or not run.profile.reuse_measurements:
         return None
     for earlier in list_runs(run.path.parent):
-        if earlier.path == run.path or _mark(earlier) != sealed:
+        if earlier.path == run.path or _mark(earlier) != mark or _read(earlier, "seal") != _seal(mark):
             continue
         settled = _whole(earlier, residuals=_keeps_residuals(run.profile))
         if settled is None:
@@ -125,12 +124,12 @@ def _keeps_residuals(profile: Profile) -> bool:
 
 
 def _set_mark(run: Run, mark: str | None) -> None:
-    sealed = json.dumps({"fingerprint": mark and _sealed(mark)})
-    write_text(run.path / FINGERPRINT, sealed + "\n", inside=run.path)
+    seal = {} if mark is None else {"seal": _seal(mark)}
+    write_text(run.path / FINGERPRINT, json.dumps({"fingerprint": mark, **seal}) + "\n", inside=run.path)
 
 
-def _sealed(mark: str) -> str:
-    """A fingerprint as only this person's runs have it: a run that came from elsewhere is never measured from."""
+def _seal(mark: str) -> str:
+    """What only this person's runs have beside a fingerprint: from one that came from elsewhere nothing is taken."""
     return hmac.new(_key(), mark.encode(), "sha256").hexdigest()
 
 
@@ -152,11 +151,15 @@ _KEY = secrets.token_bytes(32)
 
 
 def _mark(run: Run) -> str | None:
+    return _read(run, "fingerprint")
+
+
+def _read(run: Run, field: str) -> str | None:
     try:
-        mark = json.loads((run.path / FINGERPRINT).read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):  # an older run, or one that was damaged
+        found = json.loads((run.path / FINGERPRINT).read_text(encoding="utf-8"))[field]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # an older run, or one that was damaged
         return None
-    return mark if isinstance(mark, str) else None
+    return found if isinstance(found, str) else None
 
 
 def _whole(run: Run, *, residuals: bool) -> Settled | None:

@@ -16,7 +16,7 @@ from heretic_tui.engine.records import Label, ModelFacts, Response, Score, Trial
 from heretic_tui.engine.schemas import checked, checked_facts
 from heretic_tui.masking import masked
 from heretic_tui.names import file_name
-from heretic_tui.private import FILE, FOLDER, links_in, make_folder, opener, tighten
+from heretic_tui.private import FILE, FOLDER, links_in, make_file, make_folder, tighten
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
 
@@ -260,7 +260,8 @@ class Run:
         """Add a line with the time to the run's log."""
         line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {masked(text)}\n"
         try:
-            with open(self.path / LOG, "a", encoding="utf-8", opener=opener) as file:
+            make_file(self.path / LOG)
+            with (self.path / LOG).open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
             raise write_failure(self.path / LOG, error, len(line)) from error
