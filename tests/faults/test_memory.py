@@ -270,7 +270,7 @@ def limited(folder: Path, at: str, megabytes: int, *arguments: object) -> subpro
 def many(profile, tmp_path) -> Path:
     """A profile whose batches are large."""
     prompts = tmp_path / "many.txt"
-    prompts.write_text("\n".join(f"Tell me about the river number {number} and its lock." for number in range(12)))
+    prompts.write_text("\n".join(f"Tell me about river {number}: {'its lock, ' * 12}." for number in range(12)))
     text = profile(n_trials=2, batch_size=12, max_response_length=2).read_text()
     for line in text.splitlines():
         if line.startswith("dataset"):
@@ -293,10 +293,12 @@ def test_a_process_that_may_take_little_memory_halves_its_batches_and_ends(wide_
 def test_a_process_whose_memory_does_not_take_one_row_says_so_and_is_gone_on_with(
     heretic, wide_dir, many, runs_dir, tmp_path
 ):
-    done = limited(tmp_path, "TrialFinished", 4, "run", wide_dir, "--profile", many, "--runs-dir", runs_dir)
+    begun = heretic("run", wide_dir, "--profile", many, "--runs-dir", runs_dir, "--trials", 1)
+    assert begun.code == 0, begun.err
+    (run,) = runs_dir.iterdir()
+    done = limited(tmp_path, "RunOpened", 4, "run", "--resume", run, "--trials", 2)
     assert done.returncode == 1, done.stdout
     assert "Memory ran out" in done.stderr
     assert "This is a bug" not in done.stderr
-    (run,) = runs_dir.iterdir()
     assert len(heretic("trials", run, "--json").objects) == 1
     assert heretic("run", "--resume", run, "--json").of("study_finished")[0]["trials"] == 2
