@@ -13,6 +13,7 @@ from optuna.trial import FixedTrial
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import best_compromise, pareto_front
+from heretic_tui.engine.journal import repair_journal
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.search import (
@@ -23,7 +24,6 @@ from heretic_tui.engine.search import (
     read_foreign_study,
     read_records,
     read_study,
-    repair_journal,
     suggest,
 )
 from heretic_tui.profile.schema import Profile
