@@ -264,8 +264,8 @@ sys.exit(run_command_line())
 def limited(folder: Path, at: str, megabytes: int, *arguments: object) -> subprocess.CompletedProcess:
     """Run the command line in a process that may take only so much more memory from an event on."""
     command = [sys.executable, "-c", LIMITED, at, str(megabytes), *map(str, arguments), "--json"]
-    # What is freed goes back at once, or the process would live on what it has left over from loading.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    # What is freed goes back at once and nothing is held ready, or the process would live on leftovers of its start.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=100)
 
 
