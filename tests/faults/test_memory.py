@@ -54,21 +54,29 @@ def study(job, tight: Tight, at: str, room: int) -> list[Event]:
     return events
 
 
-@pytest.fixture
-def measured(profile):
-    """A profile of every phase: two passes, residual vectors that are kept, a batch size and a prefix to be found."""
-    settings = {"save_residuals": True, "passes": 2, "reuse_measurements": False, "end_dominated_trials": False}
-    return store.resolve(str(profile(n_trials=TRIALS, **settings))).profile
+@pytest.fixture(scope="module")
+def measured(prompts, tmp_path_factory):
+    """A profile of every phase: two passes, residual vectors that are kept, trials that are measured to their end."""
+    plain, other = (f"dataset = {json.dumps(str(prompts[name]))}" for name in ("plain", "other"))
+    path = tmp_path_factory.mktemp("profiles") / "measured.toml"
+    path.write_text(
+        f"n_trials = {TRIALS}\nn_startup_trials = 2\nseed = 1\nbatch_size = 6\nresponse_prefix = ''\n"
+        "system_prompt = ''\nmax_response_length = 6\nsave_residuals = true\npasses = 2\n"
+        "reuse_measurements = false\nend_dominated_trials = false\n"
+        f"[good_prompts]\n{plain}\n[bad_prompts]\n{other}\n"
+        f"[scorer.KLDivergence.prompts]\n{plain}\n[scorer.KeywordRate.prompts]\n{other}\n"
+    )
+    return store.resolve(str(path)).profile
 
 
 def scores(run: Run) -> list[dict[str, float]]:
     return [{name: score.value for name, score in record.scores.items()} for record in run.records()]
 
 
-@pytest.fixture
-def unharmed(measured, model_dir, runs_dir) -> list[dict[str, float]]:
+@pytest.fixture(scope="module")
+def unharmed(measured, model_dir, tmp_path_factory) -> list[dict[str, float]]:
     """The scores of the same study where there is memory enough."""
-    *_, finished = pipeline.start_study(str(model_dir), measured, "unharmed", runs_dir)
+    *_, finished = pipeline.start_study(str(model_dir), measured, "unharmed", tmp_path_factory.mktemp("unharmed"))
     return scores(Run(finished.path))
 
 
@@ -243,30 +251,34 @@ torch.set_num_threads(1)
 from heretic_tui.cli import run_command_line
 from heretic_tui import console
 
-at, room = sys.argv[1], int(sys.argv[2])
-sys.argv = ["heretic-tui", *sys.argv[3:]]
 shown = console.json_lines
 
 def listener():
     show = shown()
     def limit(event):
         show(event)
-        if type(event).__name__ == at:
+        if type(event).__name__ == "RunOpened":
             used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
             resource.setrlimit(resource.RLIMIT_AS, (used + room * 1_000_000, resource.RLIM_INFINITY))
     return limit
 
 console.json_lines = listener
-sys.exit(run_command_line())
+for room, arguments in json.loads(sys.argv[1]):
+    sys.argv = ["heretic-tui", *arguments, "--json"]
+    code = run_command_line()
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(json.dumps({"code": code}), flush=True)
 """
 
 
-def limited(folder: Path, at: str, megabytes: int, *arguments: object) -> subprocess.CompletedProcess:
-    """Run the command line in a process that may take only so much more memory from an event on."""
-    command = [sys.executable, "-c", LIMITED, at, str(megabytes), *map(str, arguments), "--json"]
-    # What is freed goes back at once, or the process would live on what it has left over from loading.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=100)
+def limited(folder: Path, *commands: tuple[int, tuple[object, ...]]) -> tuple[list[dict], str]:
+    """Run commands one after the other in a process; each may take so many MB more from the opening of its run on."""
+    order = json.dumps([[room, [str(one) for one in arguments]] for room, arguments in commands])
+    # What is freed goes back at once and nothing is held ready, or the process would live on leftovers of its start.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", LIMITED, order]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=100)
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
 @pytest.fixture
@@ -287,16 +299,14 @@ def many(profile, tmp_path) -> Path:
 def test_a_process_that_may_take_little_memory_halves_its_batches_and_with_less_than_a_row_says_so(
     heretic, wide_dir, many, runs_dir, tmp_path
 ):
-    done = limited(tmp_path, "RunOpened", 40, "run", wide_dir, "--profile", many, "--runs-dir", runs_dir)
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    notes = [event["text"] for event in events if event["event"] == "note" and event["level"] == "warning"]
+    run = runs_dir / "wide--many--1"
+    begin = "run", wide_dir, "--profile", many, "--runs-dir", runs_dir
+    events, said = limited(tmp_path, (40, begin), (4, ("run", "--resume", run, "--trials", 2)))
+    assert [event["code"] for event in events if "code" in event] == [0, 1], said
+    notes = [event["text"] for event in events if event.get("level") == "warning"]
     assert notes[0] == "Out of memory with 8 prompts at a time; going on with 4."
-    assert events[-1]["trials"] == 1
-    (run,) = runs_dir.iterdir()
-    done = limited(tmp_path, "RunOpened", 4, "run", "--resume", run, "--trials", 2)
-    assert done.returncode == 1, done.stdout
-    assert "Memory ran out" in done.stderr
-    assert "This is a bug" not in done.stderr
+    assert [event["trials"] for event in events if event.get("event") == "study_finished"] == [1]
+    assert "Memory ran out" in said
+    assert "This is a bug" not in said
     assert len(heretic("trials", run, "--json").objects) == 1
     assert heretic("run", "--resume", run, "--json").of("study_finished")[0]["trials"] == 2
