@@ -16,7 +16,11 @@ def attempt(record_property, tmp_path):
     """Note an attempt and what became of it."""
 
     def note(tried, outcome):
-        record_property("attempt", (str(tried), str(outcome).replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")))
+        told = str(outcome).replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")
+        # What a test process tells the one that gathers the results must be text that can be written.
+        record_property(
+            "attempt", tuple(text.encode("utf-8", "backslashreplace").decode() for text in (str(tried), told))
+        )
 
     return note
 

@@ -147,6 +147,7 @@ def test_a_transcript_stays_with_the_chats(tmp_path, attempt, name):
     assert written.parent == paths.chats_dir()
     assert is_safe(written.name)
     run = Run(tmp_path / "runs" / "one")
+    run.path.mkdir(parents=True)
     kept = run.save_chat(f"{name}.md", "words")
     assert kept.parent == run.path / "chats"
     assert is_safe(kept.name)

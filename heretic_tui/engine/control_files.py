@@ -18,6 +18,11 @@ def word(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_WORD and value.isprintable()
 
 
+def part_of_a_name(value: Any) -> bool:
+    """Whether a value is a short text that can stand in a file's name."""
+    return word(value) and not {*"/\\"} & {*value}
+
+
 def whole(value: Any) -> bool:
     """Whether a value is a number that a process may have."""
     return type(value) is int and 0 < value < 2**32

@@ -10,14 +10,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
-from heretic_tui.engine.control_files import moment, read_fields, whole, word
+from heretic_tui.engine.control_files import moment, part_of_a_name, read_fields, whole, word
 from heretic_tui.engine.files import write_text
 from heretic_tui.private import Refused, tell_once
 
@@ -26,7 +26,7 @@ SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
-OWNER_FIELDS = {"host": word, "boot": word, "process": whole, "started": word, "since": moment}
+OWNER_FIELDS = {"host": word, "boot": word, "process": whole, "started": part_of_a_name, "since": moment}
 
 State = Literal["running", "paused", "finished", "dead"]
 
@@ -67,7 +67,7 @@ class Claim:
 
     owner: Owner
     seen: float
-    silent: float
+    silent: float = field(default=0.0, compare=False)
 
     @property
     def alive(self) -> bool:

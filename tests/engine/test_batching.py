@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny_models import result, run, tiny_model
 
-from heretic_tui.engine import decoding
+from heretic_tui.engine import stepper
 from heretic_tui.engine.batch_size import choose_batch_size
 from heretic_tui.engine.batching import in_batches
 from heretic_tui.engine.decoding import generate
@@ -123,7 +123,7 @@ def test_responses_are_complete_and_the_same_after_memory_ran_out(tight):
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_batch_does_no_harm(monkeypatch):
-    step, calls = decoding.Stepper.step, []
+    step, calls = stepper.Stepper.step, []
 
     def failing(self, tokens):
         calls.append(len(tokens))
@@ -131,7 +131,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_batch_does_no_harm(monkeypatch)
             raise torch.OutOfMemoryError("CUDA out of memory.")
         step(self, tokens)
 
-    monkeypatch.setattr(decoding.Stepper, "step", failing)
+    monkeypatch.setattr(stepper.Stepper, "step", failing)
     model = tiny_model(batch_size=5)
     found = result(generate(model, TEXTS, 8, "test"))
     monkeypatch.undo()

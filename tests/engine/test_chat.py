@@ -183,13 +183,13 @@ def test_a_chat_that_is_closed_leaves_the_original_model(session, study, candida
 
 
 def test_an_error_while_answering_leaves_the_original_weights(session, study, monkeypatch):
-    from heretic_tui.engine import decoding
+    from heretic_tui.engine import stepper
 
     def broken(*_):
         raise RuntimeError("boom")
 
     before = weights_of(session.model)
-    monkeypatch.setattr(decoding.Stepper, "step", broken)
+    monkeypatch.setattr(stepper.Stepper, "step", broken)
     with pytest.raises(RuntimeError, match="boom"):
         talk(session, study, OfTrial(1))
     assert same_weights(session.model, before)

@@ -21,7 +21,8 @@ from heretic_tui.engine.events import Progress, TrialFinished, TrialStarted
 from heretic_tui.engine.live import Announcer
 from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.run import Run
-from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.journal import repair_journal
+from heretic_tui.engine.search import Search, open_study
 
 run = Run(Path(sys.argv[1]))
 with run.locked():

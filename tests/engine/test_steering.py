@@ -373,12 +373,12 @@ def test_a_chat_that_is_closed_leaves_no_hook(session, study, candidate, texts, 
 
 @pytest.mark.parametrize("candidate", STEERED)
 def test_a_chat_that_fails_leaves_no_hook(session, study, candidate, monkeypatch, untouched):
-    from heretic_tui.engine import decoding
+    from heretic_tui.engine import stepper
 
     def broken(*_):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(decoding.Stepper, "step", broken)
+    monkeypatch.setattr(stepper.Stepper, "step", broken)
     with pytest.raises(RuntimeError, match="boom"):
         run(job_of(session, study, candidate))
 

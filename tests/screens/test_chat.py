@@ -359,6 +359,7 @@ def test_an_answer_that_failed_says_why_and_can_be_asked_again(app):
 
 
 def test_every_answer_is_saved_and_opened_from_the_history(app, tmp_path):
+    (tmp_path / "run").mkdir(exist_ok=True)
     Engine(app)
 
     async def steps(pilot):
@@ -378,6 +379,7 @@ def test_every_answer_is_saved_and_opened_from_the_history(app, tmp_path):
 
 
 def test_what_was_said_last_is_saved_when_the_app_ends(app, tmp_path):
+    (tmp_path / "run").mkdir(exist_ok=True)
     Engine(app)
 
     async def steps(pilot):
