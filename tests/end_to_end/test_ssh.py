@@ -170,7 +170,9 @@ def test_a_study_of_the_app_outlives_its_connection_and_is_ended_and_exported_fr
     again.wait_for("front first · finished")
     until(lambda: gone(process))
     found = summarize(run)
-    assert (found.state, found.trials) == ("finished", found.wanted)
+    assert found.state == "finished"
+    # The trial under way is finished, too: it may have been told between the question and the answer.
+    assert found.wanted <= found.trials <= found.wanted + 1
 
     again.press("x")
     again.wait_for("6 Export")
