@@ -35,6 +35,7 @@ def in_batches(
             if size == 1:
                 raise not_even_one() from error
             model.batch_size = size // 2
+            model.static_steps = None  # those of the smaller batch take less
             yield Note(f"Out of memory with {size} prompts at a time; going on with {model.batch_size}.", "warning")
         else:
             continue

@@ -82,6 +82,29 @@ def test_a_step_that_gives_something_else_is_given_up_with_a_word_in_the_log(mon
     assert model.static_steps is None
 
 
+def test_a_step_that_gives_no_numbers_is_given_up(monkeypatch):
+    model = tiny_model()
+    monkeypatch.setattr(static_stepper.StaticStep, "run", lambda self, length: torch.full((8, 1), torch.nan))
+    assert tokens(model) == of_the_library(tiny_model(), TEXTS)
+    assert not model.static
+
+
+def test_after_memory_ran_out_the_steps_are_made_anew_for_the_smaller_batch(monkeypatch):
+    model = tiny_model(batch_size=6)
+    tokens(model)
+    run, failed = static_stepper.StaticStep.run, []
+
+    def failing(step, length):
+        if not failed:
+            failed.append(True)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return run(step, length)
+
+    monkeypatch.setattr(static_stepper.StaticStep, "run", failing)
+    assert tokens(model) == of_the_library(tiny_model(), TEXTS)
+    assert (failed, model.batch_size, model.static_steps.rows) == ([True], 3, 3)
+
+
 def test_a_step_that_is_refused_is_given_up_and_the_answers_are_the_same(monkeypatch, caplog):
     def refuse(step, length):
         raise RuntimeError("operation not permitted when stream is capturing")
