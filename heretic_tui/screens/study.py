@@ -353,19 +353,26 @@ class StudyScreen(FrameScreen):
         study = self.study
         if study is None or study.finished or not study.records:
             return
-        elsewhere = bool(study.workers) and not self.live
-        trials = len(study.records) + (len(study.workers) if elsewhere and study.current else 0)
-        last = "The trial under way is the last one." if elsewhere else "The trial under way is dropped."
+        last = "The trial under way is the last one." if self._elsewhere(study) else "The trial under way is dropped."
+        question = f"End the study with {self._last_trial(study)} trials?"
         self.app.push_screen(
-            Confirm(f"End the study with {trials} trials?", f"{last} More can be added later with +.", "End it"),
-            partial(self._end, study, trials),
+            Confirm(question, f"{last} More can be added later with +.", "End it"), partial(self._end, study)
         )
 
-    def _end(self, study: StudyView, trials: int, yes: bool | None) -> None:
+    def _elsewhere(self, study: StudyView) -> bool:
+        return bool(study.workers) and not self.live
+
+    def _last_trial(self, study: StudyView) -> int:
+        """How many trials a study has if it ends now: other processes see the trial under way through."""
+        under_way = len(study.workers) if self._elsewhere(study) and study.current else 0
+        return len(study.records) + under_way
+
+    def _end(self, study: StudyView, yes: bool | None) -> None:
         if not yes:
             return
-        if study.workers and not self.live:
-            self._ask(study, "end", trials)
+        if self._elsewhere(study):
+            # Counted anew: trials may have been finished while the question stood.
+            self._ask(study, "end", self._last_trial(study))
             return
         if self.live:
             self.control.stop()
