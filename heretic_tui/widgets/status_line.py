@@ -66,10 +66,9 @@ class StatusLine(Widget):
         tabs = Content("").join(self._tab(key, name, long) for key, name in self.modes)
         room = width - tabs.cell_length - 1
         right = Content("")
-        for part in self._parts(status):
-            joined = Content("  ").join([part, right]) if right else part
-            if joined.cell_length <= room:
-                right = joined
+        for forms in self._parts(status):
+            joined = [Content("  ").join([form, right]) if right else form for form in forms]
+            right = next((one for one in joined if one.cell_length <= room), right)
         gap = " " * max(1, width - tabs.cell_length - right.cell_length - 1)
         return Content.assemble(tabs, gap, right)
 
@@ -81,15 +80,16 @@ class StatusLine(Widget):
         return Content.from_markup(f"[@click=app.go('{name.lower()}')]$text[/]", text=text)
 
     @staticmethod
-    def _parts(status: Status) -> list[Content]:
-        """The parts from the right to the left, each in full or shortened; the first that fits wins its place."""
+    def _parts(status: Status) -> list[list[Content]]:
+        """The parts from the right to the left, each in its forms, the fullest first; the first that fits is shown."""
         mark, colour = MOODS[status.mood]
         parts = []
         if status.fraction is not None:
             meter = f"▕{bar(status.fraction)}▏{status.fraction:4.0%}"
-            parts.append(Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$foreground-muted")))
-        doing = " · ".join(one_line(part) for part in (status.activity, status.left) if part)
-        parts.append(Content.assemble((f"{mark} ", colour), doing))
+            parts.append([Content.assemble((meter, "$warning" if status.fraction > 0.9 else "$foreground-muted"))])
+        doing = [one_line(part) for part in (status.activity, *status.left.split(" · ")) if part]
+        shorter = [" · ".join(doing[:count]) for count in range(max(1, len(doing)), 0, -1)]
+        parts.append([Content.assemble((f"{mark} ", colour), words) for words in shorter])
         where = " · ".join(one_line(part) for part in (status.model, status.where) if part)
-        parts.append(Content.assemble((where, "$foreground-muted")))
+        parts.append([Content.assemble((where, "$foreground-muted"))])
         return parts
