@@ -119,7 +119,7 @@ def test_a_measured_model_is_opened_as_a_run(tmp_path):
         run_job(app, event, title=MEASURE)
         await until(pilot, lambda: inspection(app) is not None)
         await until(pilot, lambda: app.control.state.shown == path)
-        assert "S(g,b)" in text_of(app)
+        await until(pilot, lambda: "S(g,b)" in text_of(app))
 
     drive(app, steps)
 
