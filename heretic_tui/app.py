@@ -268,10 +268,26 @@ class HereticApp(App[None]):
     def _follow(self) -> None:
         """Look whether the run that is shown has changed on disk, where this process does not work on it."""
         path = self.control.state.shown
+        if path is not None and path == self.control.state.running:
+            self.run_worker(partial(self._muster, path), thread=True, group="muster", exit_on_error=False)
         if path is None or path == self.control.state.running or self._following or time.monotonic() < self._rest:
             return
         self._following = True
         self.run_worker(partial(self._read_anew, path), thread=True, group="follow", exit_on_error=False)
+
+    def _muster(self, path: Path) -> None:
+        """Look who else works on the run that this process works on."""
+        from heretic_tui.engine.ownership import read_claims
+
+        crew = read_claims(path)
+        study = self.control.state.studies.get(path)
+        if study is not None and len(crew) + len(study.crew) > 2:
+            study.crew = crew
+            self.call_from_thread(self._mustered)
+
+    def _mustered(self) -> None:
+        if (screen := self._frame()) is not None and screen.seen:
+            screen.engine_changed(())
 
     def _read_anew(self, path: Path) -> None:
         from heretic_tui.following import signature

@@ -165,10 +165,10 @@ class Control:
         self.worker.stop()
 
     def ask_to_pause(self, path: Path) -> None:
-        """Ask the process that works on a run to pause it. Writes to disk: call it off the screen's thread."""
-        from heretic_tui.engine.ownership import ask_to_pause
+        """Ask all other processes that work on a run to pause. Writes to disk: call it off the screen's thread."""
+        from heretic_tui.engine.run import Run
 
-        ask_to_pause(path)
+        Run(path).ask_to_pause()
 
     def want(self, path: Path, trials: int) -> None:
         """Change how many trials a run is to have. Writes to disk: call it off the screen's thread."""

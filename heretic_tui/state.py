@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from heretic_tui.formats import duration, heading, size
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
+    from heretic_tui.engine.ownership import Claim
     from heretic_tui.engine.steering import Steered
     from heretic_tui.exports import ExportView
     from heretic_tui.inspections import Inspection
@@ -90,6 +92,8 @@ class StudyView:
     """The trial under way."""
     elsewhere: str = ""
     """Which other process works on it, if one does."""
+    crew: "tuple[Claim, ...]" = ()
+    """Who works on it, or died at it, as far as its folder tells."""
     style: AblationStyle = PLAIN
     """What of the model its trials edit, and how."""
     front: list[TrialRecord] = field(default_factory=list, init=False)
@@ -106,6 +110,14 @@ class StudyView:
     def name(self) -> str:
         """The run's name."""
         return self.path.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether several workers are at it, or were at the same time: a run that was only resumed is not shared."""
+        if sum(claim.alive for claim in self.crew) > 1:
+            return True
+        ran = [record.worker for _, record in sorted(self.records.items())]
+        return sum(one != other for one, other in pairwise(ran)) >= max(2, len(set(ran)))
 
     @property
     def finished(self) -> bool:
@@ -281,12 +293,12 @@ def _scores(scores: Mapping[str, Score]) -> str:
 
 def read_study(path: Path) -> StudyView:
     """Read a run from its folder, without its model. Raises `EngineError` and `ProfileError`; takes up to seconds."""
-    from heretic_tui.engine.ownership import read_claim
+    from heretic_tui.engine.ownership import elsewhere, read_claims
     from heretic_tui.engine.run import Run
 
     run = Run(path)
     model = run.model()
-    claim = read_claim(path)
+    crew = read_claims(path)
     return StudyView(
         path,
         run.model_name,
@@ -296,5 +308,6 @@ def read_study(path: Path) -> StudyView:
         {record.trial: record for record in run.records()},
         model[0].layers if model else 0,
         style=style_of(run.profile),
-        elsewhere="" if claim is None else claim.elsewhere,
+        elsewhere=elsewhere(crew),
+        crew=crew,
     )

@@ -1,13 +1,15 @@
-"""Who works on a run, and whether that process still lives: told by host, boot, process and its start.
+"""Who works on a run, and whether those processes still live: told by host, boot, process and its start.
 
-A lock alone does not tell: on a shared folder another machine cannot see it, and it says nothing once it is gone.
+Every process that works on a run has a claim of its own in the run's folder, and a request of its own. A lock alone
+does not tell: on a shared folder another machine cannot see it, and it says nothing once it is gone.
 """
 
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,11 +18,13 @@ from typing import Literal
 
 import psutil
 
+from heretic_tui.engine.errors import write_failure
 from heretic_tui.engine.files import write_text
 
-OWNER = "owner.json"
-PAUSE = "pause.request"
-"""A file of this name asks the process that works on the run to pause it."""
+OWNERS = "owners"
+"""The folder of the claims, a file for each process."""
+PAUSE = ".pause"
+"""A file of this ending beside a claim asks its process to pause."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
@@ -33,13 +37,22 @@ State = Literal["running", "paused", "finished", "dead"]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process that works on a run; `started` tells it from a later one of the same number, `since` is in seconds."""
+    """A process that works on a run; `started` tells it from a later one of the same number, `since` is in seconds.
+
+    `device` is where its model is, as far as it is known.
+    """
 
     host: str
     boot: str
     process: int
     started: str
     since: float
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        """A name that no other process has or will have, which any file system takes."""
+        return f"{re.sub(r'[^A-Za-z0-9.-]', '-', self.host)}-{self.process}-{self.started}"
 
     @property
     def here(self) -> bool:
@@ -71,43 +84,109 @@ class Claim:
         """Which other process works on the run, in words; empty where none does."""
         if not self.alive or self.owner.itself:
             return ""
+        return self.place
+
+    @property
+    def place(self) -> str:
+        """Which process it is, in words."""
         return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
 
 
+def this_process(device: str = "") -> Owner:
+    """This process as an owner."""
+    return Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time(), device)
+
+
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, device: str = "") -> Iterator[Owner]:
     """Say in a run's folder that this process works on it; one that is killed leaves its claim, which tells so."""
-    path = folder / OWNER
-    owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
-    write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
-    (folder / PAUSE).unlink(missing_ok=True)  # it was meant for an earlier process
+    owner = this_process(device)
+    path = _path(folder, owner)
     try:
-        yield
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise write_failure(path.parent, error) from error
+    write_text(path, json.dumps(asdict(owner), indent=2) + "\n")
+    path.with_suffix(PAUSE).unlink(missing_ok=True)  # it was meant for an earlier claim
+    try:
+        yield owner
     finally:
         with suppress(OSError):  # what is left counts as dead once this process has ended
             path.unlink(missing_ok=True)
+            path.with_suffix(PAUSE).unlink(missing_ok=True)
+
+
+def read_claims(folder: Path) -> tuple[Claim, ...]:
+    """The claims in a run's folder, oldest first; those that cannot be understood are left out."""
+    found = []
+    for path in (folder / OWNERS).glob("*.json"):
+        with suppress(OSError, TypeError, ValueError):
+            found.append(Claim(Owner(**json.loads(path.read_text(encoding="utf-8"))), path.stat().st_mtime))
+    return tuple(sorted(found, key=lambda claim: (claim.owner.since, claim.owner.name)))
 
 
 def read_claim(folder: Path) -> Claim | None:
-    """The claim in a run's folder; None where no process works on it, or the file cannot be understood."""
-    path = folder / OWNER
-    try:
-        return Claim(Owner(**json.loads(path.read_text(encoding="utf-8"))), path.stat().st_mtime)
-    except (OSError, TypeError, ValueError):
-        return None
+    """The claim that tells a run's state: of a process that lives, or else of the one that died last; None for none."""
+    return telling(read_claims(folder))
+
+
+def telling(claims: Sequence[Claim]) -> Claim | None:
+    """The claim of several that tells a run's state."""
+    alive = [claim for claim in claims if claim.alive]
+    return alive[0] if alive else max(claims, key=lambda claim: claim.seen, default=None)
+
+
+def elsewhere(claims: Sequence[Claim]) -> str:
+    """Which other processes work on a run, in words; empty where none does."""
+    others = [claim.elsewhere for claim in claims if claim.elsewhere]
+    return others[0] + (f" and {len(others) - 1} more" if len(others) > 1 else "") if others else ""
+
+
+def process_of(name: str) -> str:
+    """The process in an owner's name."""
+    return name.rsplit("-", 2)[-2] if name.count("-") >= 2 else name
+
+
+def place_of(name: str) -> str:
+    """An owner's name in words."""
+    return f"process {process_of(name)} on {name.rsplit('-', 2)[0]}" if name.count("-") >= 2 else name
+
+
+def gone(folder: Path, worker: str, *, all_here: bool) -> bool:
+    """Whether the worker of this name is known to live no more.
+
+    Where `all_here`, every worker of the study has its claim in this folder: one without a claim has left.
+    """
+    claim = next((claim for claim in read_claims(folder) if claim.owner.name == worker), None)
+    return all_here if claim is None else not claim.alive
+
+
+def clear_dead(folder: Path) -> None:
+    """Remove the claims of processes that are gone; what they were working on must have been given back before."""
+    for claim in read_claims(folder):
+        if not claim.alive:
+            with suppress(OSError):
+                _path(folder, claim.owner).unlink(missing_ok=True)
+                _path(folder, claim.owner).with_suffix(PAUSE).unlink(missing_ok=True)
 
 
 def ask_to_pause(folder: Path) -> None:
-    """Ask the process that works on a run to pause it; it answers by giving the run up. Raises `EngineError`."""
-    write_text(folder / PAUSE, "")
+    """Ask all other processes that work on a run to pause; each answers by leaving it. Raises `EngineError`."""
+    for claim in read_claims(folder):
+        if claim.alive and not claim.owner.itself:
+            write_text(_path(folder, claim.owner).with_suffix(PAUSE), "")
+
+
+def _path(folder: Path, owner: Owner) -> Path:
+    return folder / OWNERS / f"{owner.name}.json"
 
 
 class Pulse:
-    """Gives a run's signs of life and hears requests, seldom enough to cost nothing."""
+    """Gives this process's signs of life in a run and hears requests, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / OWNER
-        self._request = folder / PAUSE
+        self._path = _path(folder, this_process())
+        self._request = self._path.with_suffix(PAUSE)
         self._next = self._listen = 0.0
 
     def asked_to_pause(self) -> bool:

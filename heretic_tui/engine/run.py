@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
-from heretic_tui.engine.ownership import claimed
+from heretic_tui.engine.ownership import Owner, claimed, elsewhere, read_claims
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
@@ -32,6 +32,7 @@ BASELINE_TENSORS = "baseline.safetensors"
 CHATS = "chats"
 LOG = "log.txt"
 LOCK = "run.lock"
+START_LOCK = "start.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,15 @@ class Run:
             raise EngineError(f"{self.name} has not begun yet.", "Resume it, and say how many trials it is to have.")
         want(self.read_study(), trials)
 
+    def ask_to_pause(self) -> None:
+        """Ask all processes that work on the run to pause; of a study in a database, also those on other disks."""
+        from heretic_tui.engine.ownership import ask_to_pause
+        from heretic_tui.engine.search import want_pause
+
+        ask_to_pause(self.path)
+        if self.profile.storage is not None:
+            want_pause(self.read_study())
+
     def record(self, trial: int) -> TrialRecord:
         """The record of one trial. Raises `EngineError` where there is none of that number."""
         records = self.records()
@@ -171,6 +181,13 @@ class Run:
             return dict(load_file(self.path / BASELINE_TENSORS))
         except SafetensorError as error:
             raise damaged(self.path / BASELINE_TENSORS, error) from error
+
+    @property
+    def started(self) -> bool:
+        """Whether all that a study starts from was measured."""
+        known = self.model()
+        measured = all((self.path / name).is_file() for name in (DIRECTIONS, BASELINE, BASELINE_TENSORS))
+        return known is not None and known[1] is not None and measured
 
     # Responses
 
@@ -252,8 +269,8 @@ class Run:
             raise write_failure(self.path / LOG, error) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process alone. Raises `EngineError` where another one works on it.
+    def locked(self, device: str = "") -> Iterator[Owner]:
+        """Hold the run for this process alone, until workers join it. Raises `EngineError` where another works on it.
 
         The operating system gives the lock back even if the process is killed.
         """
@@ -263,12 +280,42 @@ class Run:
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
-            raise EngineError(f"Another process is working on {self.name}.", "Wait for it or stop it.") from error
+            raise EngineError(f"Another process is working on {self.name}.", self._ways) from error
         except OSError as error:
             raise write_failure(self.path / LOCK, error) from error
         try:
-            with claimed(self.path):
-                yield
+            if others := elsewhere(read_claims(self.path)):
+                raise EngineError(f"Another process is working on {self.name} ({others}).", self._ways)
+            with claimed(self.path, device) as owner:
+                yield owner
+        finally:
+            lock.release()
+
+    @property
+    def _ways(self) -> str:
+        return f"Wait for it or stop it; or work beside it with: heretic-tui worker {self.name}"
+
+    @contextmanager
+    def joined(self, device: str = "") -> Iterator[Owner]:
+        """Work on the run as one of several."""
+        with claimed(self.path, device) as owner:
+            yield owner
+
+    @contextmanager
+    def starting(self) -> Iterator[bool]:
+        """Try to be the one worker that measures what a study starts from; gives whether this one is it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / START_LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise write_failure(self.path / START_LOCK, error) from error
+        try:
+            yield True
         finally:
             lock.release()
 

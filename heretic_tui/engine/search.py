@@ -6,11 +6,12 @@ studies and `optuna-dashboard` shows them.
 
 import json
 import math
-import os
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,25 @@ from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.front import Objective, pareto_front
 from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
+from heretic_tui.engine.slots import DEVICE, INDEX, WORKER, claim, give_back, let_fall, over
+from heretic_tui.engine.storages import heartbeats, storage_at, storage_trouble, whole_lines
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 STUDY_NAME = "heretic"
 SUBSPACE = "subspace_dimensions"
 """Our own parameter and attribute: in a journal only where a profile asks for subspaces."""
+PAUSE, IDENTITY = "pause", "identity"
+"""Attributes of a study: a number that grows with every wish to pause it, and what its workers have in common."""
+LOOK = 2.0
+"""Seconds between two looks, within a trial, at what other workers have finished."""
+NAMELESS = 30.0
+"""Seconds after which a trial that no worker has put its name to counts as one whose worker died at that moment."""
 
 
 @dataclass(frozen=True)
@@ -40,32 +51,72 @@ class Suggestion:
 
 
 class Search:
-    """A study on disk: asks the sampler, tells it scores, and knows the front."""
+    """A study that this process works on, alone or as one of several workers: asks, tells, and knows the front.
 
-    def __init__(self, study: "optuna.Study", profile: Profile) -> None:
+    `gone` tells whether a worker is known to live no more.
+    """
+
+    def __init__(
+        self,
+        study: "optuna.Study",
+        profile: Profile,
+        *,
+        storage: "BaseStorage | None" = None,
+        worker: str = "",
+        device: str = "",
+        gone: Callable[[str], bool] = lambda worker: False,
+    ) -> None:
         self.study = study
         self.profile = profile
+        self.worker = worker
         self.records: list[TrialRecord] = []
         self.tally = Tally()
+        self._storage = storage
+        self._device = device
+        self._gone = gone
         self._front: list[TrialRecord] = []
-        for record, counted in zip(read_records(study), read_counted(study), strict=True):
-            self._take(record, counted)
+        self._known: set[int] = set()
+        self._news: list[TrialRecord] = []
+        self._nameless: dict[int, float] = {}
+        self._looked = 0.0
+        self._beating = ExitStack()
+        self.refresh()
+        self._news.clear()
+        self._pauses = self._pauses_asked()
 
-    def ask(self, components: Sequence[str], layers: int) -> Suggestion:
-        """Sample the parameters of the next trial for a model of `layers` decoder layers."""
-        number = len(self.records) + 1
+    def ask(self, components: Sequence[str], layers: int) -> Suggestion | None:
+        """Sample the parameters of the next trial for a model of `layers` decoder layers.
+
+        None while other workers have all the trials that are left.
+        """
         with storage_failures():
             # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
-            self.study.sampler = _sampler(self.profile, number)
-            handle = self.study.ask()
+            self.study.sampler = _seeded_sampler(self.profile)
+            give_back(self.study, self._without_worker)
+            handle = claim(self.study, lambda: self.wanted, self.worker, self._device)
+            if handle is None:
+                self.refresh()
+                return None
+            self._beating.close()
+            if self._storage is not None:
+                self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
+            self.refresh()
             style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
             parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
-            handle.set_user_attr("index", number)
             handle.set_user_attr("direction_index", parameters.direction_index)
             handle.set_user_attr("parameters", parameters.as_json())
             if parameters.subspace_dimensions != 1:
                 handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
-        return Suggestion(number, parameters, handle)
+        return Suggestion(handle.user_attrs[INDEX], parameters, handle)
+
+    def _without_worker(self, trial: "FrozenTrial") -> bool:
+        """Whether nobody works on a running trial any more, as far as can be told here."""
+        worker = trial.user_attrs.get(WORKER)
+        if worker is not None:
+            return self._gone(worker)
+        # Between taking a trial and putting a name to it there are milliseconds.
+        now = time.monotonic()
+        return now - self._nameless.setdefault(trial.number, now) > NAMELESS
 
     def tell(
         self,
@@ -77,8 +128,10 @@ class Search:
         ended_early: bool = False,
         counted: Counted | None = None,
         timing: Mapping[str, float] | None = None,
-    ) -> TrialRecord:
+    ) -> TrialRecord | None:
         """Write a trial's scores, beside the original model's, to the journal; from then on nothing can lose it.
+
+        None where the trial was given to another worker, because this one was silent for too long.
 
         Of a trial that ended early the sampler is told the bounds: another trial is better than even these, so that it
         learns what it is to learn, to stay away.
@@ -88,17 +141,73 @@ class Search:
         attributes |= {"counted": packed(counted)} if counted else {}
         attributes |= {"timing": timing} if timing else {}
         attributes |= {"censored": True} if ended_early else {}
+        values = self._told(objective_values(self.profile, scores, base))
         with storage_failures():
-            for name, value in attributes.items():
-                suggestion.handle.set_user_attr(name, value)
-            self.study.tell(suggestion.handle, self._told(objective_values(self.profile, scores, base)))
-        record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds, ended_early, timing)
+            told = self._write(suggestion.handle, attributes, values)
+        self._beating.close()
+        if not told:
+            return None
+        self._known.add(suggestion.handle.number)
+        record = TrialRecord(
+            suggestion.trial, suggestion.parameters, scores, seconds, ended_early, timing, self.worker, self._device
+        )
         self._take(record, counted or {})
         return record
 
+    def _write(self, handle: "optuna.trial.Trial", attributes: Mapping[str, Any], values: Sequence[float]) -> bool:
+        import optuna
+
+        try:
+            for name, value in attributes.items():
+                handle.set_user_attr(name, value)
+            self.study.tell(handle, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        except ValueError:
+            if not over(self.study, handle.number):
+                raise
+            return False
+        return True
+
+    def holds(self, suggestion: Suggestion) -> bool:
+        """Whether a trial is still this worker's to tell."""
+        with storage_failures():
+            return not over(self.study, suggestion.handle.number)
+
     def beaten(self, bounds: Mapping[str, Score]) -> bool:
         """Whether a trial whose scores can become no better than these bounds can no longer come to the front."""
+        if time.monotonic() - self._looked > LOOK:
+            self.refresh()
         return beaten(bounds, self._front, self.profile.objectives)
+
+    def refresh(self) -> None:
+        """Take in what other workers have finished."""
+        with storage_failures():
+            for trial in _finished(self.study):
+                if trial.number not in self._known:
+                    self._known.add(trial.number)
+                    record = _record(trial)
+                    self._take(record, unpacked(trial.user_attrs.get("counted", {})))
+                    self._news.append(record)
+        self._looked = time.monotonic()
+
+    def news(self) -> list[TrialRecord]:
+        """The trials of other workers that were taken in since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    @property
+    def done(self) -> bool:
+        """Whether all trials that the study is to have are finished, as far as was read."""
+        return len(self.records) >= self.wanted
+
+    def asked_to_pause(self) -> bool:
+        """Whether somebody has asked all workers of the study to pause since this one began."""
+        with storage_failures():
+            return self._pauses_asked() != self._pauses
+
+    def _pauses_asked(self) -> int:
+        return int(self.study.user_attrs.get(PAUSE, 0))
 
     def _take(self, record: TrialRecord, counted: Counted) -> None:
         self.records.append(record)
@@ -108,14 +217,34 @@ class Search:
 
     def drop(self, suggestion: Suggestion) -> None:
         """Close a trial that was stopped halfway."""
-        import optuna
-
+        self._beating.close()
         with storage_failures():
-            self.study.tell(suggestion.handle, state=optuna.trial.TrialState.FAIL)
+            let_fall(self.study, suggestion.handle.number)
 
     def front(self) -> list[TrialRecord]:
         """The trials of the Pareto front, fewest refusals (or best first objective) first."""
         return list(self._front)
+
+    def on_front(self, record: TrialRecord) -> bool:
+        """Whether a trial is on the front."""
+        return any(found.trial == record.trial for found in self._front)
+
+    def give_back(self) -> None:
+        """Free the trials of workers that are gone."""
+        with storage_failures():
+            give_back(self.study, self._without_worker)
+
+    @property
+    def sketch(self) -> dict[str, Any] | None:
+        """What the workers of the study have in common; None before the first."""
+        with storage_failures():
+            found: dict[str, Any] | None = self.study.user_attrs.get(IDENTITY)
+        return found
+
+    def set_sketch(self, sketch: Mapping[str, Any]) -> None:
+        """Keep what the workers of the study are to have in common."""
+        with storage_failures():
+            self.study.set_user_attr(IDENTITY, dict(sketch))
 
     def set_finished(self, finished: bool) -> None:
         """Note in the study whether the wanted number of trials is reached."""
@@ -210,10 +339,20 @@ def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mappin
     return values
 
 
-def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna.Study":
+def _seeded_sampler(profile: Profile) -> "optuna.samplers.BaseSampler":
+    """The sampler of a study."""
+    from heretic_tui.engine.sampling import SeededSampler
+
+    return SeededSampler(profile)
+
+
+def open_study(
+    location: "str | BaseStorage | None", profile: Profile, journal: Path, *, alone: bool = True
+) -> "optuna.Study":
     """Open or create the study in the run's journal or, with a `location`, in that Optuna storage.
 
-    Trials that an interrupted session left running are closed. Raises `EngineError` for a damaged journal.
+    Who is `alone` closes the trials that an interrupted session left running. Raises `EngineError` for a damaged
+    journal.
     """
     import optuna
 
@@ -221,16 +360,20 @@ def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
     with storage_failures(journal):
-        storage = location or _journal_storage(journal)
-        name = STUDY_NAME if not location else journal.parent.name
+        storage = storage_at(location, journal) if location is None or isinstance(location, str) else location
+        name = STUDY_NAME if profile.storage is None else journal.parent.name
         study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            load_if_exists=True,
+            sampler=_seeded_sampler(profile),
         )
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", profile.model_dump_json(exclude={"storage"}))
             study.set_user_attr("finished", False)
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)) if alone else ():
+            let_fall(study, trial.number)
     return study
 
 
@@ -242,7 +385,7 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
     if location is None and not journal.is_file():
         raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
     with storage_failures(journal):
-        storage = location or _journal_storage(journal)
+        storage = _reading(location) if location else storage_at(None, journal)
         names = optuna.get_all_study_names(storage)
         wanted = journal.parent.name if location else STUDY_NAME
         name = wanted if wanted in names else next(iter(names), None)
@@ -253,10 +396,24 @@ def read_study(location: str | None, journal: Path) -> "optuna.Study":
         return optuna.load_study(study_name=name, storage=storage)
 
 
+@lru_cache(maxsize=8)
+def _reading(location: str) -> "BaseStorage":
+    """A storage to read from again and again: it keeps what cannot change, and its connections."""
+    import optuna
+
+    return optuna.storages.get_storage(storage_at(location, Path()))
+
+
 def want(study: "optuna.Study", trials: int) -> None:
     """Note in a study how many trials it is to have; whoever runs it reads the number before every trial."""
     with storage_failures():
         study.set_user_attr("n_trials", trials)
+
+
+def want_pause(study: "optuna.Study") -> None:
+    """Ask all workers of a study to pause; each does before its next trial."""
+    with storage_failures():
+        study.set_user_attr(PAUSE, int(study.user_attrs.get(PAUSE, 0)) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,24 +436,23 @@ def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objec
 
 def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
     """The finished trials of a study in order, numbered from 1, from its attributes."""
-    for trial in _finished(study):
-        attributes = trial.user_attrs
-        yield TrialRecord(
-            trial=int(attributes["index"]),
-            parameters=AblationParameters.from_json(
-                attributes.get("direction_index"), attributes["parameters"], int(attributes.get(SUBSPACE, 1))
-            ),
-            scores=_scores(attributes),
-            seconds=float(attributes.get("seconds") or _duration(trial)),
-            ended_early=bool(attributes.get("censored", False)),
-            timing=attributes.get("timing", {}),
-        )
+    return map(_record, _finished(study))
 
 
-def read_counted(study: "optuna.Study") -> Iterator[Counted]:
-    """What each of `read_records` counted; nothing for those of older versions and of the reference tool."""
-    for trial in _finished(study):
-        yield unpacked(trial.user_attrs.get("counted", {}))
+def _record(trial: "FrozenTrial") -> TrialRecord:
+    attributes = trial.user_attrs
+    return TrialRecord(
+        trial=int(attributes[INDEX]),
+        parameters=AblationParameters.from_json(
+            attributes.get("direction_index"), attributes["parameters"], int(attributes.get(SUBSPACE, 1))
+        ),
+        scores=_scores(attributes),
+        seconds=float(attributes.get("seconds") or _duration(trial)),
+        ended_early=bool(attributes.get("censored", False)),
+        timing=attributes.get("timing", {}),
+        worker=attributes.get(WORKER, ""),
+        device=attributes.get(DEVICE, ""),
+    )
 
 
 def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
@@ -320,45 +476,6 @@ def _duration(trial: "optuna.trial.FrozenTrial") -> float:
     return trial.duration.total_seconds() if trial.duration else math.nan
 
 
-def _sampler(profile: Profile, trial: int) -> "optuna.samplers.TPESampler":
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=None if profile.seed is None else _seed(profile.seed, trial),
-            n_startup_trials=profile.n_startup_trials,
-            n_ei_candidates=profile.n_ei_candidates,
-            multivariate=profile.multivariate,
-        )
-
-
-def _seed(seed: int, trial: int) -> int:
-    """A seed for one trial; mixed, so that studies with neighbouring seeds do not share trials."""
-    import numpy as np
-
-    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
-
-
-def _journal_storage(journal: Path) -> "optuna.storages.BaseStorage":
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    class WholeLines(JournalFileBackend):
-        """A line that a full disk has cut is taken back, or the next one would be glued to it."""
-
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            size = journal.stat().st_size
-            try:
-                super().append_logs(logs)
-            except OSError as error:
-                with suppress(OSError):
-                    os.truncate(journal, size)
-                raise OSError(error.errno, error.strerror, str(journal)) from error
-
-    return JournalStorage(WholeLines(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
-
-
 def repair_journal(journal: Path) -> bool:
     """Make a journal that a crash left behind writable again; call it only while holding the run's lock.
 
@@ -368,7 +485,7 @@ def repair_journal(journal: Path) -> bool:
     if not journal.is_file():
         return False
     content = journal.read_bytes()
-    whole = _whole_lines(content)
+    whole = whole_lines(content)
     try:
         journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
         if whole == len(content):
@@ -381,22 +498,13 @@ def repair_journal(journal: Path) -> bool:
     return True
 
 
-def _whole_lines(content: bytes) -> int:
-    """Length of a journal without a last line that was cut, or whose end never reached the disk."""
-    end = content.rfind(b"\n") + 1
-    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
-    try:
-        json.loads(content[start:end] or b"{}")
-    except ValueError:
-        return start
-    return end
-
-
 @contextmanager
 def storage_failures(journal: Path | None = None) -> Iterator[None]:
     """Turn what a storage raises into errors that say what to do."""
     try:
         yield
+    except EngineError:
+        raise
     except OSError as error:
         path = Path(error.filename) if error.filename else journal or Path("the run's journal")
         raise write_failure(path, error) from error
@@ -408,6 +516,10 @@ def storage_failures(journal: Path | None = None) -> Iterator[None]:
             f"The journal {journal} is damaged ({error}).",
             "Restore it from a backup; its intact lines can be copied to a new file.",
         ) from error
+    except Exception as error:
+        if (trouble := storage_trouble(error)) is None:
+            raise
+        raise trouble from error
 
 
 def _quiet() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import best_compromise, pareto_front
-from heretic_tui.engine.ownership import Claim, State, read_claim
+from heretic_tui.engine.ownership import Claim, State, elsewhere, read_claims, telling
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.profile.problems import ProfileError
@@ -18,7 +18,7 @@ UNKNOWN = "?"
 class RunSummary:
     """What a list shows of a run; `begun` is a time stamp in seconds, `problem` says why the run cannot be read.
 
-    `claim` tells which process works on it, or did when it died.
+    `claims` tell which processes work on it, or did when they died.
     """
 
     name: str
@@ -30,7 +30,12 @@ class RunSummary:
     best: TrialRecord | None
     begun: float
     problem: str | None
-    claim: Claim | None = None
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim that tells the state."""
+        return telling(self.claims)
 
     @property
     def state(self) -> State:
@@ -48,7 +53,7 @@ class RunSummary:
             return self.state
         if self.state == "dead":
             return f"dead since {datetime.fromtimestamp(self.claim.seen):%Y-%m-%d %H:%M}"
-        return f"running, {elsewhere}" if (elsewhere := self.claim.elsewhere) else "running"
+        return f"running, {others}" if (others := elsewhere(self.claims)) else "running"
 
 
 def summarize(run: Run) -> RunSummary:
@@ -65,8 +70,8 @@ def summarize(run: Run) -> RunSummary:
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others must be listed
         problem = f"{run.path} is damaged ({type(error).__name__}: {error})."
     finished = problem is None and len(records) >= wanted
-    claim = read_claim(run.path)
-    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem, claim)
+    claims = read_claims(run.path)
+    return RunSummary(run.name, run.path, model, len(records), wanted, finished, best, _begun(run), problem, claims)
 
 
 def _begun(run: Run) -> float:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 import pytest
 
 from heretic_tui.engine import ownership
-from heretic_tui.engine.ownership import OWNER, Pulse, ask_to_pause, claimed, read_claim
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.ownership import OWNERS, Pulse, claimed, read_claim, read_claims
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
 
@@ -37,9 +38,15 @@ def holder(study):
     process.stdout.close()
 
 
+def file_of(folder):
+    """The file of the only claim in a folder."""
+    (path,) = (folder / OWNERS).glob("*.json")
+    return path
+
+
 def rewritten(folder, **changed):
     """The claim in a folder with some of it changed."""
-    path = folder / OWNER
+    path = file_of(folder)
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     return read_claim(folder)
 
@@ -89,7 +96,7 @@ def test_of_a_process_on_another_machine_only_its_signs_of_life_count(tmp_path):
         assert claim.alive
         assert not claim.owner.itself
         past = time.time() - ownership.SILENCE - 1
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         assert not read_claim(tmp_path).alive
 
 
@@ -97,10 +104,10 @@ def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
     with claimed(tmp_path):
         pulse = Pulse(tmp_path)
         past = time.time() - 1000
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         pulse.beat()
         assert read_claim(tmp_path).seen > past + 900
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         pulse.beat()
         assert read_claim(tmp_path).seen < past + 1
         monkeypatch.setattr(ownership, "PULSE", 0)
@@ -110,37 +117,94 @@ def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
     Pulse(tmp_path).beat()  # nothing is claimed: nothing happens
 
 
+def ask_from_elsewhere(folder):
+    """Let another process ask all that work on a run to pause."""
+    command = "import sys; from pathlib import Path; from heretic_tui.engine.ownership import ask_to_pause; "
+    subprocess.run([sys.executable, "-c", command + "ask_to_pause(Path(sys.argv[1]))", str(folder)], check=True)
+
+
 def test_a_request_to_pause_is_heard_once(tmp_path, monkeypatch):
     monkeypatch.setattr(ownership, "LISTEN", 0)
     with claimed(tmp_path):
         pulse = Pulse(tmp_path)
         assert not pulse.asked_to_pause()
-        ask_to_pause(tmp_path)
+        ask_from_elsewhere(tmp_path)
         assert pulse.asked_to_pause()
         assert not pulse.asked_to_pause()
 
 
 def test_a_request_to_an_earlier_process_does_not_pause_the_next(tmp_path):
-    ask_to_pause(tmp_path)
+    with claimed(tmp_path):
+        ask_from_elsewhere(tmp_path)
+        kept = {path: path.read_bytes() for path in (tmp_path / OWNERS).iterdir()}
+    for path, content in kept.items():  # as if the process had been killed
+        path.write_bytes(content)
     with claimed(tmp_path):
         assert not Pulse(tmp_path).asked_to_pause()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": 1}', "\x00", '{"host": "a", "more": 1}'])
 def test_a_claim_that_cannot_be_understood_is_none(tmp_path, content):
-    (tmp_path / OWNER).write_text(content)
+    (tmp_path / OWNERS).mkdir()
+    (tmp_path / OWNERS / "a-1-2.json").write_text(content)
     assert read_claim(tmp_path) is None
 
 
 def test_a_claim_holds_facts_about_the_process_and_nothing_else(tmp_path):
     with claimed(tmp_path):
-        assert set(asdict(read_claim(tmp_path).owner)) == {"host", "boot", "process", "started", "since"}
+        assert set(asdict(read_claim(tmp_path).owner)) == {"host", "boot", "process", "started", "since", "device"}
 
 
 def test_without_the_proc_file_system_the_start_is_asked_of_the_system(monkeypatch):
     monkeypatch.setattr(ownership, "Path", lambda _: (_ for _ in ()).throw(OSError()))
     assert ownership._start_of(os.getpid()).isdigit()
     assert ownership._start_of(2**22 + 1) is None
+
+
+def test_several_processes_work_on_a_run_and_each_has_a_claim_of_its_own(study, holder):
+    with study.joined("cuda:1") as owner:
+        claims = read_claims(study.path)
+        assert [claim.owner.process for claim in claims] == [holder.pid, os.getpid()]
+        assert claims[1].owner.device == "cuda:1"
+        assert summarize(study).told == f"running, process {holder.pid}"
+        assert not ownership.gone(study.path, owner.name, all_here=True)
+    assert [claim.owner.process for claim in read_claims(study.path)] == [holder.pid]
+
+
+def test_a_run_that_workers_are_at_cannot_be_had_alone(study):
+    study.want(9)
+    joined = HOLDER.replace(".locked()", ".joined()")
+    process = subprocess.Popen([sys.executable, "-c", joined, str(study.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(EngineError, match=f"process {process.pid}"), study.locked():
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with study.locked():
+        assert summarize(study).told == "running"
+
+
+def test_a_worker_without_a_claim_has_left_where_all_have_theirs_here(tmp_path):
+    assert ownership.gone(tmp_path, "box-1-2", all_here=True)
+    assert not ownership.gone(tmp_path, "box-1-2", all_here=False)
+
+
+def test_the_claims_of_the_dead_are_cleared_and_those_of_the_living_stay(study, holder):
+    with study.joined():
+        holder.kill()
+        holder.wait()
+        assert len(read_claims(study.path)) == 2
+        ownership.clear_dead(study.path)
+        assert [claim.owner.process for claim in read_claims(study.path)] == [os.getpid()]
+
+
+def test_an_owner_s_name_tells_its_process_and_its_machine():
+    name = ownership.Owner("gpu-box_2", "boot", 4711, "99", 0.0).name
+    assert name == "gpu-box-2-4711-99"
+    assert ownership.process_of(name) == "4711"
+    assert ownership.place_of(name) == "process 4711 on gpu-box-2"
 
 
 def test_a_folder_that_is_only_read_shows_its_claim(study, holder):

@@ -1,0 +1,97 @@
+"""Who runs which trial: numbers are claimed through the storage, so that no two workers ever count for the same one.
+
+A slot is a trial of Optuna's with a number of ours in its attributes from the moment it is made. Making a slot and
+setting it from waiting to running are Optuna's own atomic steps. Two workers may make slots of the same number at the
+same time; of these the one that was made first holds the number, and whoever claims another lets it fall. So at most
+one trial of a number can ever be told: for a later slot to hold it, all earlier ones must have failed, and a trial
+that has failed can never be told.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+INDEX = "index"
+WORKER = "worker"
+DEVICE = "device"
+
+
+def holders(trials: "Iterable[FrozenTrial]") -> "dict[int, FrozenTrial]":
+    """The trial that holds each number: of those that have not failed, the one that was made first."""
+    import optuna
+
+    found: dict[int, FrozenTrial] = {}
+    for trial in trials:
+        number = trial.user_attrs.get(INDEX)
+        if number is None or trial.state == optuna.trial.TrialState.FAIL:
+            continue
+        if number not in found or trial.number < found[number].number:
+            found[number] = trial
+    return found
+
+
+def claim(study: "optuna.Study", wanted: Callable[[], int], worker: str, device: str) -> "optuna.trial.Trial | None":
+    """Take the next number that nobody holds; None where all that are wanted are taken."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        held = holders(trials)
+        if not any(trial.state == states.WAITING for trial in held.values()):
+            # Others that work will soon want one, too: making theirs now saves that all of them make the same.
+            ahead = 1 + sum(trial.state == states.RUNNING for trial in held.values())
+            numbers = _free(held, wanted(), ahead)
+            if not numbers:
+                return None
+            for number in numbers:
+                study.add_trial(optuna.trial.create_trial(state=states.WAITING, user_attrs={INDEX: number}))
+        taken = study.ask()
+        number = taken.user_attrs.get(INDEX)
+        holder = holders(study.get_trials(deepcopy=False)).get(number) if number is not None else None
+        if holder is not None and holder.number == taken.number and number <= wanted():
+            taken.set_user_attr(WORKER, worker)
+            taken.set_user_attr(DEVICE, device)
+            return taken
+        let_fall(study, taken.number)
+
+
+def _free(held: "dict[int, FrozenTrial]", wanted: int, most: int) -> list[int]:
+    free = (number for number in range(1, wanted + 1) if number not in held)
+    # Where fewer are wanted than once were, trials of higher numbers count as well.
+    return list(islice(free, max(0, min(most, wanted - len(held)))))
+
+
+def let_fall(study: "optuna.Study", trial: int) -> None:
+    """Close a trial without a result, so that its number is free again; one that is closed already stays as it is."""
+    import optuna
+
+    try:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return
+    except ValueError:
+        if not over(study, trial):
+            raise
+
+
+def over(study: "optuna.Study", trial: int) -> bool:
+    """Whether a trial is told or has failed, by whomever."""
+    return any(one.number == trial and one.state.is_finished() for one in study.get_trials(deepcopy=False))
+
+
+def give_back(study: "optuna.Study", gone: Callable[["FrozenTrial"], bool]) -> list[int]:
+    """Free the numbers of workers that are gone, as `gone` or the storage's heartbeats tell; gives those numbers."""
+    import optuna
+
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    found = [trial for trial in running if gone(trial)]
+    for trial in found:
+        let_fall(study, trial.number)
+    if running:
+        optuna.storages.fail_stale_trials(study)
+    return [trial.user_attrs[INDEX] for trial in found if INDEX in trial.user_attrs]
