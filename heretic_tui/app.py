@@ -281,7 +281,7 @@ class HereticApp(App[None]):
 
         crew = read_claims(path)
         study = self.control.state.studies.get(path)
-        if study is not None and len(crew) + len(study.crew) > 2:
+        if study is not None and max(len(crew), len(study.crew)) > 1:
             study.crew = crew
             self.call_from_thread(self._mustered)
 

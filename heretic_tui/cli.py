@@ -141,7 +141,7 @@ def trials(
 
     path = Path(run).expanduser()
     if path.is_file():
-        from heretic_tui.engine.search import read_foreign_study
+        from heretic_tui.engine.studies import read_foreign_study
 
         show_trials(path.name, *read_foreign_study(path), front_only=front, as_json=json)
         return

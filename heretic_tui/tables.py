@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heretic_tui.engine.front import Objective, best_compromise, pareto_front
+from heretic_tui.engine.ownership import Claim
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
@@ -101,8 +102,15 @@ def _run_row(run: Run) -> dict[str, Any]:
         "trials": summary.trials,
         "wanted": summary.wanted,
         "best": best,
+        "workers": [_worker_row(claim) for claim in summary.claims],
         "begun": datetime.fromtimestamp(summary.begun).isoformat(" ", "minutes"),
     }
+
+
+def _worker_row(claim: Claim) -> dict[str, Any]:
+    owner = claim.owner
+    state = {"device": owner.device, "alive": claim.alive, "seen": round(claim.seen, 1)}
+    return {"host": owner.host, "process": owner.process, **state}
 
 
 def show_profiles(entries: Sequence[ProfileEntry], *, as_json: bool) -> None:

@@ -14,8 +14,8 @@ from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader
 from heretic_tui.engine.ownership import Owner, clear_dead, elsewhere, gone, read_claims
 from heretic_tui.engine.run import PROFILE, Run
-from heretic_tui.engine.search import Search, open_study, repair_journal, storage_failures
-from heretic_tui.engine.storages import storage_at
+from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.storages import storage_at, storage_failures
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
 

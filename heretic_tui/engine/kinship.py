@@ -16,9 +16,9 @@ from heretic_tui.profile.store import difference
 
 OWN = frozenset(
     {
-        "model", "model_commit", "device_map", "max_memory", "batch_size", "max_batch_size", "offload_outputs_to_cpu",
-        "trust_remote_code", "allow_pickle", "storage", "n_trials", "print_residual_geometry", "plot_residuals",
-        "save_residuals", "reuse_measurements", "study_checkpoint_dir",
+        "model", "model_commit", "dtypes", "quantization", "device_map", "max_memory", "batch_size", "max_batch_size",
+        "offload_outputs_to_cpu", "trust_remote_code", "allow_pickle", "storage", "n_trials", "print_residual_geometry",
+        "plot_residuals", "save_residuals", "reuse_measurements", "study_checkpoint_dir",
     }
 )  # fmt: skip
 """Settings in which workers may differ: they decide where and how, not what."""

@@ -81,7 +81,7 @@ class Run:
 
     def read_study(self) -> "optuna.Study":
         """The study, to look at."""
-        from heretic_tui.engine.search import read_study
+        from heretic_tui.engine.studies import read_study
 
         return read_study(self.profile.storage, self.journal)
 
@@ -95,7 +95,7 @@ class Run:
 
     def progress(self) -> tuple[list[TrialRecord], int]:
         """All finished trials and how many the study is to have, from one reading of it."""
-        from heretic_tui.engine.search import read_records
+        from heretic_tui.engine.studies import read_records
 
         if not self._begun:
             return [], self.profile.n_trials

@@ -4,35 +4,31 @@ Parameter and attribute names in the journal are the reference tool's, so that e
 studies and `optuna-dashboard` shows them.
 """
 
-import json
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.early_end import Counted, Tally, beaten, packed, unpacked
-from heretic_tui.engine.errors import EngineError, write_failure
-from heretic_tui.engine.front import Objective, pareto_front
-from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel
+from heretic_tui.engine.errors import write_failure
+from heretic_tui.engine.front import pareto_front
+from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.slots import DEVICE, INDEX, WORKER, claim, give_back, let_fall, over
-from heretic_tui.engine.storages import heartbeats, storage_at, storage_trouble, whole_lines
+from heretic_tui.engine.slots import INDEX, WORKER, claim, give_back, let_fall, over
+from heretic_tui.engine.space import SUBSPACE, objective_values, suggest
+from heretic_tui.engine.storages import heartbeats, storage_at, storage_failures, whole_lines
+from heretic_tui.engine.studies import STUDY_NAME, finished_trials, quiet_optuna, record_of
 from heretic_tui.engine.style import style_of
-from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
+from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-STUDY_NAME = "heretic"
-SUBSPACE = "subspace_dimensions"
-"""Our own parameter and attribute: in a journal only where a profile asks for subspaces."""
 PAUSE, IDENTITY = "pause", "identity"
 """Attributes of a study: a number that grows with every wish to pause it, and what its workers have in common."""
 LOOK = 2.0
@@ -101,12 +97,20 @@ class Search:
             if self._storage is not None:
                 self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
             self.refresh()
-            style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
-            parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
-            handle.set_user_attr("direction_index", parameters.direction_index)
-            handle.set_user_attr("parameters", parameters.as_json())
-            if parameters.subspace_dimensions != 1:
-                handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
+            try:
+                return self._sampled(handle, components, layers)
+            except BaseException:
+                self._beating.close()
+                let_fall(self.study, handle.number)
+                raise
+
+    def _sampled(self, handle: "optuna.trial.Trial", components: Sequence[str], layers: int) -> Suggestion:
+        style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
+        parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
+        handle.set_user_attr("direction_index", parameters.direction_index)
+        handle.set_user_attr("parameters", parameters.as_json())
+        if parameters.subspace_dimensions != 1:
+            handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
         return Suggestion(handle.user_attrs[INDEX], parameters, handle)
 
     def _without_worker(self, trial: "FrozenTrial") -> bool:
@@ -183,10 +187,10 @@ class Search:
     def refresh(self) -> None:
         """Take in what other workers have finished."""
         with storage_failures():
-            for trial in _finished(self.study):
+            for trial in finished_trials(self.study):
                 if trial.number not in self._known:
                     self._known.add(trial.number)
-                    record = _record(trial)
+                    record = record_of(trial)
                     self._take(record, unpacked(trial.user_attrs.get("counted", {})))
                     self._news.append(record)
         self._looked = time.monotonic()
@@ -284,61 +288,6 @@ def _shown(score: Score) -> dict[str, Any]:
     return {**score.as_json(), "rich_display": score.text, "md_display": score.text}
 
 
-def suggest(
-    trial: "optuna.trial.Trial",
-    components: Sequence[str],
-    last: int,
-    dimensions: int | str = 1,
-    layers: Sequence[int] | None = None,
-) -> AblationParameters:
-    """Sample one point of the search space; `last` is the index of the last decoder layer.
-
-    Where only some `layers` are ablated, the peak is sought among them. The direction index is sampled whatever the
-    scope, so that a multivariate sampler always sees one space. A weight of exactly 0 is reachable for the MLP and for
-    the embeddings: the range begins below 0 and is clamped there. The dimensions of the subspace are part of the space
-    only where they are to be searched.
-    """
-    scope = trial.suggest_categorical("direction_scope", ["global", "per layer"])
-    index = trial.suggest_float("direction_index", 0.4 * last, 0.9 * last)
-    peaks = (float(min(layers)), float(max(layers))) if layers else (0.6 * last, 1.0 * last)
-    kernels = {}
-    for component in components:
-        low = -0.25 if component in {MLP, EMBEDDINGS} else 0.8
-        peak = max(0.0, trial.suggest_float(f"{component}.max_weight", low, 1.5))
-        if component == EMBEDDINGS:
-            kernels[component] = Kernel.of_embeddings(peak)
-            continue
-        position = trial.suggest_float(f"{component}.max_weight_position", *peaks)
-        fraction = trial.suggest_float(f"{component}.min_weight", 0.0, 1.0)
-        distance = trial.suggest_float(f"{component}.min_weight_distance", 1.0, max(1.0, 0.6 * last))
-        kernels[component] = Kernel(peak, position, fraction * peak, distance)
-    if not isinstance(dimensions, int):
-        dimensions = trial.suggest_int(SUBSPACE, 1, MOST_DIMENSIONS)
-    return AblationParameters(index if scope == "global" else None, kernels, dimensions)
-
-
-def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mapping[str, Score]) -> list[float]:
-    """What the sampler sees, in the order of the profile's objectives.
-
-    In the 1.4.0 form the refusals count against the original model's, and below the KL target the divergence
-    gives way to a figure made of the refusals, so that trials that change nothing are not sought.
-    """
-    target = profile.sampler_objective
-    if target is None:
-        return [scores[spec.name].value for spec in profile.objectives]
-    refusals = next(spec.name for spec in profile.objectives if isinstance(spec, RefusalsSpec))
-    remaining = (scores[refusals].count or 0) / max(1, base[refusals].count or 0)
-    values = []
-    for spec in profile.objectives:
-        if isinstance(spec, KLDivergenceSpec):
-            divergence = scores[spec.name].value
-            near = divergence < target.target
-            values.append((remaining * target.target if near else divergence) / target.scale)
-        else:
-            values.append(remaining)
-    return values
-
-
 def _seeded_sampler(profile: Profile) -> "optuna.samplers.BaseSampler":
     """The sampler of a study."""
     from heretic_tui.engine.sampling import SeededSampler
@@ -356,7 +305,7 @@ def open_study(
     """
     import optuna
 
-    _quiet()
+    quiet_optuna()
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
     with storage_failures(journal):
@@ -377,33 +326,6 @@ def open_study(
     return study
 
 
-def read_study(location: str | None, journal: Path) -> "optuna.Study":
-    """Open a study to read it only; also one that the reference tool wrote. Raises `EngineError`."""
-    import optuna
-
-    _quiet()
-    if location is None and not journal.is_file():
-        raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
-    with storage_failures(journal):
-        storage = _reading(location) if location else storage_at(None, journal)
-        names = optuna.get_all_study_names(storage)
-        wanted = journal.parent.name if location else STUDY_NAME
-        name = wanted if wanted in names else next(iter(names), None)
-        if name is None:
-            raise EngineError(
-                f"{journal} holds no study.", "If it is a run's journal, resume the run; if not, check the path."
-            )
-        return optuna.load_study(study_name=name, storage=storage)
-
-
-@lru_cache(maxsize=8)
-def _reading(location: str) -> "BaseStorage":
-    """A storage to read from again and again: it keeps what cannot change, and its connections."""
-    import optuna
-
-    return optuna.storages.get_storage(storage_at(location, Path()))
-
-
 def want(study: "optuna.Study", trials: int) -> None:
     """Note in a study how many trials it is to have; whoever runs it reads the number before every trial."""
     with storage_failures():
@@ -414,66 +336,6 @@ def want_pause(study: "optuna.Study") -> None:
     """Ask all workers of a study to pause; each does before its next trial."""
     with storage_failures():
         study.set_user_attr(PAUSE, int(study.user_attrs.get(PAUSE, 0)) + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignObjective:
-    """An objective of a study that has no profile of ours."""
-
-    name: str
-    label: str
-    optimization: str
-
-
-def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objective]]:
-    """The trials and objectives of a study file that the reference tool wrote."""
-    study = read_study(None, journal)
-    records = list(read_records(study))
-    names = list(records[0].scores) if records else []
-    directions = [direction.name.lower() for direction in study.directions]
-    return records, [ForeignObjective(name, name, way) for name, way in zip(names, directions, strict=False)]
-
-
-def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
-    """The finished trials of a study in order, numbered from 1, from its attributes."""
-    return map(_record, _finished(study))
-
-
-def _record(trial: "FrozenTrial") -> TrialRecord:
-    attributes = trial.user_attrs
-    return TrialRecord(
-        trial=int(attributes[INDEX]),
-        parameters=AblationParameters.from_json(
-            attributes.get("direction_index"), attributes["parameters"], int(attributes.get(SUBSPACE, 1))
-        ),
-        scores=_scores(attributes),
-        seconds=float(attributes.get("seconds") or _duration(trial)),
-        ended_early=bool(attributes.get("censored", False)),
-        timing=attributes.get("timing", {}),
-        worker=attributes.get(WORKER, ""),
-        device=attributes.get(DEVICE, ""),
-    )
-
-
-def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    import optuna
-
-    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return [trial for trial in trials if "parameters" in trial.user_attrs]
-
-
-def _scores(attributes: Mapping[str, Any]) -> dict[str, Score]:
-    if "scores" in attributes:
-        return {entry["name"]: Score.from_json(entry["score"]) for entry in attributes["scores"]}
-    count, total = int(attributes["refusals"]), int(attributes["n_bad_prompts"])
-    return {
-        "kl_divergence": Score(float(attributes["kl_divergence"])),
-        "refusals": Score(count / max(1, total), count, total),
-    }
-
-
-def _duration(trial: "optuna.trial.FrozenTrial") -> float:
-    return trial.duration.total_seconds() if trial.duration else math.nan
 
 
 def repair_journal(journal: Path) -> bool:
@@ -496,35 +358,3 @@ def repair_journal(journal: Path) -> bool:
     except OSError as error:
         raise write_failure(journal, error) from error
     return True
-
-
-@contextmanager
-def storage_failures(journal: Path | None = None) -> Iterator[None]:
-    """Turn what a storage raises into errors that say what to do."""
-    try:
-        yield
-    except EngineError:
-        raise
-    except OSError as error:
-        path = Path(error.filename) if error.filename else journal or Path("the run's journal")
-        raise write_failure(path, error) from error
-    except (KeyError, TypeError, ValueError) as error:
-        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or "log format" in str(error)
-        if journal is None or (isinstance(error, ValueError) and not told):
-            raise
-        raise EngineError(
-            f"The journal {journal} is damaged ({error}).",
-            "Restore it from a backup; its intact lines can be copied to a new file.",
-        ) from error
-    except Exception as error:
-        if (trouble := storage_trouble(error)) is None:
-            raise
-        raise trouble from error
-
-
-def _quiet() -> None:
-    """Optuna logs to the terminal on its own; a screen or a JSON stream must not be written over."""
-    import optuna
-
-    optuna.logging.disable_default_handler()
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -8,6 +8,7 @@ that has failed can never be told.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,11 @@ def claim(study: "optuna.Study", wanted: Callable[[], int], worker: str, device:
         number = taken.user_attrs.get(INDEX)
         holder = holders(study.get_trials(deepcopy=False)).get(number) if number is not None else None
         if holder is not None and holder.number == taken.number and number <= wanted():
-            taken.set_user_attr(WORKER, worker)
-            taken.set_user_attr(DEVICE, device)
-            return taken
+            # One that was queued again bears the name of its dead worker until now, and may have been freed for that.
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):
+                taken.set_user_attr(WORKER, worker)
+                taken.set_user_attr(DEVICE, device)
+                return taken
         let_fall(study, taken.number)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.errors import EngineError, write_failure
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -83,7 +83,31 @@ def _database(location: str, scheme: str) -> "BaseStorage":
         ) from error
 
 
-def storage_trouble(error: Exception) -> EngineError | None:
+@contextmanager
+def storage_failures(journal: Path | None = None) -> Iterator[None]:
+    """Turn what a storage raises into errors that say what to do."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except OSError as error:
+        path = Path(error.filename) if error.filename else journal or Path("the run's journal")
+        raise write_failure(path, error) from error
+    except (KeyError, TypeError, ValueError) as error:
+        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or "log format" in str(error)
+        if journal is None or (isinstance(error, ValueError) and not told):
+            raise
+        raise EngineError(
+            f"The journal {journal} is damaged ({error}).",
+            "Restore it from a backup; its intact lines can be copied to a new file.",
+        ) from error
+    except Exception as error:
+        if (trouble := _trouble(error)) is None:
+            raise
+        raise trouble from error
+
+
+def _trouble(error: Exception) -> EngineError | None:
     """What is wrong with a database or a proxy, as an error that says what to do; None for any other exception."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

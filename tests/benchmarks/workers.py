@@ -24,7 +24,8 @@ from made_up import BASE, COMPONENTS, LAYERS, scored, search_in, settings, work
 from servers import postgres
 
 from heretic_tui.engine.early_end import packed
-from heretic_tui.engine.search import Search, suggest
+from heretic_tui.engine.search import Search
+from heretic_tui.engine.space import suggest
 from heretic_tui.profile.schema import Profile
 
 PLACES = (0, 1000, 3000, 10000)

@@ -15,17 +15,9 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import best_compromise, pareto_front
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.search import (
-    ForeignObjective,
-    Search,
-    objective_values,
-    open_study,
-    read_foreign_study,
-    read_records,
-    read_study,
-    repair_journal,
-    suggest,
-)
+from heretic_tui.engine.search import Search, open_study, repair_journal
+from heretic_tui.engine.space import objective_values, suggest
+from heretic_tui.engine.studies import ForeignObjective, read_foreign_study, read_records, read_study
 from heretic_tui.profile.schema import Profile
 
 LAYERS = 30
