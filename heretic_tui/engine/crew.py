@@ -84,7 +84,6 @@ def run_of_study(location: str, name: str, runs_dir: Path) -> Run:
     path = runs_dir / name
     import optuna
 
-    optuna.logging.disable_default_handler()
     with storage_failures():
         storage = storage_at(location, path)
         names = optuna.get_all_study_names(storage)

@@ -19,8 +19,8 @@ from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.slots import INDEX, WORKER, claim, give_back, let_fall, over
 from heretic_tui.engine.space import SUBSPACE, objective_values, suggest
-from heretic_tui.engine.storages import heartbeats, storage_at, storage_failures, whole_lines
-from heretic_tui.engine.studies import STUDY_NAME, finished_trials, quiet_optuna, record_of
+from heretic_tui.engine.storages import heartbeats, quiet_optuna, storage_at, storage_failures, whole_lines
+from heretic_tui.engine.studies import STUDY_NAME, finished_trials, record_of
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 

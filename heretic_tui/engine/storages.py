@@ -7,6 +7,7 @@ fails the trial of a worker that is silent for too long and queues it again.
 import json
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 
 def storage_at(location: str | None, journal: Path) -> "BaseStorage":
     """The storage of a study: its own `journal`, or with a `location` that URL's. Raises `EngineError`, `OSError`."""
+    quiet_optuna()
     if location is None:
         return journal_storage(journal)
     scheme = location.partition("://")[0]
@@ -211,3 +213,13 @@ def heartbeats(storage: "BaseStorage", study: str, trial: int) -> Iterator[None]
         yield
     finally:
         over.set()
+
+
+def quiet_optuna() -> None:
+    """Optuna logs to the terminal on its own; a screen or a JSON stream must not be written over."""
+    import optuna
+
+    optuna.logging.disable_default_handler()
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # It knows no other way to beat than its own loop; `heartbeats` is ours.
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
