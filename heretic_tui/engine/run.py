@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import write_atomically, write_text
-from heretic_tui.engine.ownership import Owner, claimed, elsewhere, read_claims
+from heretic_tui.engine.ownership import Owner, claimed, clear_dead, elsewhere, read_claims
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
@@ -288,6 +288,7 @@ class Run:
                 raise EngineError(f"Another process is working on {self.name} ({others}).", self._ways)
             with claimed(self.path, device) as owner:
                 yield owner
+            clear_dead(self.path)  # whoever died at it before, it is in order now
         finally:
             lock.release()
 

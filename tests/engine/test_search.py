@@ -120,11 +120,8 @@ def test_a_model_of_few_layers_has_a_search_space_too(tmp_path, layers):
 
 def test_a_trial_stands_in_the_journal_with_the_reference_tool_s_attributes(tmp_path):
     found = one_trial(search_in(tmp_path))
-    lines = [json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines()]
-    attributes = {}
-    for line in lines:
-        if "trial_id" in line:
-            attributes |= line.get("user_attr", {})
+    (trial,) = read_study(None, tmp_path / "study.journal").trials
+    attributes = trial.user_attrs
     assert attributes["index"] == 1
     assert attributes["direction_index"] == found.parameters.direction_index
     assert attributes["parameters"] == found.parameters.as_json()

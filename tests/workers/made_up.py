@@ -34,16 +34,14 @@ def scored(parameters: AblationParameters) -> dict[str, Score]:
     return {"refusals": Score(count / PROMPTS, count, PROMPTS), "kl_divergence": Score(strength**2 / 5)}
 
 
-def search_in(folder: Path, profile: Profile, worker: str = "", *, alone: bool = False) -> Search:
-    """The search of a worker of this name on the study of a folder; the dead are told by their claims."""
+def search_in(
+    folder: Path, profile: Profile, worker: str = "", *, alone: bool = False, gone: Callable[[str], bool] | None = None
+) -> Search:
+    """The search of a worker of this name on the study of a folder."""
     journal = folder / "study.journal"
     storage = storage_at(profile.storage, journal)
     study = open_study(storage, profile, journal, alone=alone)
-    here = profile.storage is None
-    return Search(
-        study, profile, storage=storage, worker=worker, device="cpu",
-        gone=lambda name: gone(folder, name, all_here=here),
-    )  # fmt: skip
+    return Search(study, profile, storage=storage, worker=worker, device="cpu", gone=gone or (lambda name: False))
 
 
 def work(
@@ -59,7 +57,8 @@ def work(
     """
     spent: list[tuple[int, float]] = []
     with claimed(folder, "cpu") as owner:
-        search = search_in(folder, profile, owner.name)
+        here = profile.storage is None
+        search = search_in(folder, profile, owner.name, gone=lambda name: gone(folder, name, all_here=here))
         ready()
         chance = random.Random(owner.name)
         while not search.done and not (enough and len(spent) >= enough):

@@ -67,9 +67,9 @@ def test_workers_that_take_turns_tell_every_number_once(asked, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_number_of_a_dead_worker_is_done_by_another_and_its_late_word_changes_nothing(asked, kind):
     folder, profile = asked(kind, 4)
-    dying, living = search_in(folder, profile, "dying"), search_in(folder, profile, "living")
+    dying = search_in(folder, profile, "dying")
+    living = search_in(folder, profile, "living", gone=lambda worker: worker == "dying")
     lost = dying.ask(COMPONENTS, LAYERS)
-    living._gone = lambda worker: worker == "dying"
     while not living.done:
         one_trial(living)
     assert dying.tell(lost, {name: Score(0.0) for name in BASE}, BASE, 1.0) is None
@@ -89,6 +89,7 @@ def test_what_a_worker_samples_is_decided_by_the_seed_and_the_number_of_the_tria
     while len(numbers(crew[1])) < 8:
         one_trial(crew[1])
     crew[0].tell(first, scored(first.parameters), BASE, 1.0)
+    assert numbers(crew[0]) == list(range(1, 10))
     assert {r.trial: r.parameters for r in crew[0].records} == {r.trial: r.parameters for r in whole}
 
 
@@ -174,9 +175,9 @@ def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(as
     assert [trial.user_attrs["worker"] for trial in retried] == ["living"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["journal", "database"])
 def test_four_processes_one_of_them_killed_reach_exactly_the_number_asked_for(asked, kind):
-    folder, profile = asked(kind, 60)
+    folder, profile = asked(kind, 30)
     begin = [sys.executable, MADE_UP, folder, profile.model_dump_json(), "0.1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(begin, **pipes) for _ in range(4)]
@@ -186,15 +187,20 @@ def test_four_processes_one_of_them_killed_reach_exactly_the_number_asked_for(as
         process.stdin.write("go\n")
         process.stdin.flush()
     looking, killed = search_in(folder, profile, "looking"), processes[0]
-    while len(numbers(looking)) < 15:
+
+    def at_work():
+        return len(numbers(looking)) >= 8 and any(f"-{killed.pid}-" in record.worker for record in looking.records)
+
+    deadline = time.monotonic() + 120
+    while not at_work():
+        assert time.monotonic() < deadline, "it did no trial"
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     told = [json.loads(process.communicate(timeout=120)[0] or "[]") for process in processes]
     assert [process.returncode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
-    assert numbers(looking) == list(range(1, 61))
+    assert numbers(looking) == list(range(1, 31))
     by_hand = [number for one in told for number, _ in one]
-    assert len(by_hand) == len(set(by_hand)) >= 40
-    assert any(f"-{killed.pid}-" in record.worker for record in looking.records)
+    assert len(by_hand) == len(set(by_hand)) >= 15
 
 
 def test_a_line_that_a_dying_worker_has_torn_is_set_aside_by_the_next_one_that_writes(asked):
