@@ -29,6 +29,8 @@ SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
+ENDED = {"Z", "X"}
+"""States of a process that is no more."""
 LISTEN = 0.5
 """Seconds between two looks for a request."""
 
@@ -224,7 +226,9 @@ def _start_of(process: int) -> str | None:
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         # The name in brackets may hold anything; the start is the twentieth field behind it, in ticks since the boot.
-        return status.rpartition(")")[2].split()[19]
+        state, *fields = status.rpartition(")")[2].split()
+        # One that has ended stays in the list until its parent has asked how.
+        return None if state in ENDED else fields[18]
     except (OSError, IndexError):
         pass
     try:

@@ -71,6 +71,12 @@ def test_a_run_whose_process_was_killed_is_dead_although_its_claim_stands(study,
     assert found.told.startswith("dead since 20")
 
 
+def test_a_process_that_has_ended_is_dead_before_its_parent_has_asked_how(study, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert summarize(study).state == "dead"
+
+
 def test_the_next_process_takes_a_dead_run_over_and_leaves_no_claim(study, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
