@@ -52,9 +52,9 @@ def claim(study: "optuna.Study", wanted: Callable[[], int], worker: str, device:
             for number in numbers:
                 study.add_trial(optuna.trial.create_trial(state=states.WAITING, user_attrs={INDEX: number}))
         taken = study.ask()
-        number = taken.user_attrs.get(INDEX)
-        holder = holders(study.get_trials(deepcopy=False)).get(number) if number is not None else None
-        if holder is not None and holder.number == taken.number and number <= wanted():
+        held = holders(study.get_trials(deepcopy=False))
+        own = next((number for number, holder in held.items() if holder.number == taken.number), None)
+        if own is not None and own <= wanted():
             # One that was queued again bears the name of its dead worker until now, and may have been freed for that.
             with suppress(optuna.exceptions.UpdateFinishedTrialError):
                 taken.set_user_attr(WORKER, worker)

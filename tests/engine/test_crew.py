@@ -57,7 +57,7 @@ def test_another_data_type_is_refused(unfinished):
 
 def test_another_setting_is_refused_by_its_name(unfinished):
     cause = refused(changed(unfinished, row_normalization="columns"))
-    assert "the setting row_normalization is columns here and none in the study" in cause
+    assert "the setting row_normalization is columns here and full in the study" in cause
 
 
 def test_other_prompts_are_refused(unfinished, tmp_path):
