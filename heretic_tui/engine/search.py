@@ -19,8 +19,8 @@ from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.slots import INDEX, WORKER, claim, give_back, let_fall, over
 from heretic_tui.engine.space import SUBSPACE, objective_values, suggest
-from heretic_tui.engine.storages import heartbeats, quiet_optuna, storage_at, storage_failures, whole_lines
-from heretic_tui.engine.studies import STUDY_NAME, finished_trials, record_of
+from heretic_tui.engine.storages import HEARTBEAT, heartbeats, quiet_optuna, storage_at, storage_failures, whole_lines
+from heretic_tui.engine.studies import STUDY_NAME, finished, record_of
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 
@@ -74,7 +74,7 @@ class Search:
         self._known: set[int] = set()
         self._news: list[TrialRecord] = []
         self._nameless: dict[int, float] = {}
-        self._looked = 0.0
+        self._looked = self._listened = 0.0
         self._beating = ExitStack()
         self.refresh()
         self._news.clear()
@@ -88,15 +88,14 @@ class Search:
         with storage_failures():
             # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
             self.study.sampler = _seeded_sampler(self.profile)
-            give_back(self.study, self._without_worker)
-            handle = claim(self.study, lambda: self.wanted, self.worker, self._device)
+            trials = self._cleared()
+            handle, trials = claim(self.study, trials, self.wanted, self.worker, self._device)
+            self._take_in(trials)
             if handle is None:
-                self.refresh()
                 return None
             self._beating.close()
             if self._storage is not None:
                 self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
-            self.refresh()
             try:
                 return self._sampled(handle, components, layers)
             except BaseException:
@@ -112,6 +111,17 @@ class Search:
         if parameters.subspace_dimensions != 1:
             handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
         return Suggestion(handle.user_attrs[INDEX], parameters, handle)
+
+    def _cleared(self) -> "list[FrozenTrial]":
+        """The trials of the study, after those were given back that nobody works on any more."""
+        import optuna
+
+        now = time.monotonic()
+        if now - self._listened > HEARTBEAT / 3:
+            self._listened = now
+            optuna.storages.fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False) if give_back(self.study, trials, self._without_worker) else trials
 
     def _without_worker(self, trial: "FrozenTrial") -> bool:
         """Whether nobody works on a running trial any more, as far as can be told here."""
@@ -187,12 +197,15 @@ class Search:
     def refresh(self) -> None:
         """Take in what other workers have finished."""
         with storage_failures():
-            for trial in finished_trials(self.study):
-                if trial.number not in self._known:
-                    self._known.add(trial.number)
-                    record = record_of(trial)
-                    self._take(record, unpacked(trial.user_attrs.get("counted", {})))
-                    self._news.append(record)
+            self._take_in(self.study.get_trials(deepcopy=False))
+
+    def _take_in(self, trials: "Sequence[FrozenTrial]") -> None:
+        for trial in finished(trials):
+            if trial.number not in self._known:
+                self._known.add(trial.number)
+                record = record_of(trial)
+                self._take(record, unpacked(trial.user_attrs.get("counted", {})))
+                self._news.append(record)
         self._looked = time.monotonic()
 
     def news(self) -> list[TrialRecord]:
@@ -236,7 +249,7 @@ class Search:
     def give_back(self) -> None:
         """Free the trials of workers that are gone."""
         with storage_failures():
-            give_back(self.study, self._without_worker)
+            self._cleared()
 
     @property
     def sketch(self) -> dict[str, Any] | None:

@@ -35,32 +35,38 @@ def holders(trials: "Iterable[FrozenTrial]") -> "dict[int, FrozenTrial]":
     return found
 
 
-def claim(study: "optuna.Study", wanted: Callable[[], int], worker: str, device: str) -> "optuna.trial.Trial | None":
-    """Take the next number that nobody holds; None where all that are wanted are taken."""
+def claim(
+    study: "optuna.Study", trials: "list[FrozenTrial]", wanted: int, worker: str, device: str
+) -> "tuple[optuna.trial.Trial | None, list[FrozenTrial]]":
+    """Take the next number that nobody holds; None where all that are wanted are taken.
+
+    `trials` are those of the study as they were read last; gives them as they were read then. Of a database every
+    reading costs as much as several writings, so none is done twice.
+    """
     import optuna
 
     states = optuna.trial.TrialState
     while True:
-        trials = study.get_trials(deepcopy=False)
         held = holders(trials)
         if not any(trial.state == states.WAITING for trial in held.values()):
             # Others that work will soon want one, too: making theirs now saves that all of them make the same.
             ahead = 1 + sum(trial.state == states.RUNNING for trial in held.values())
-            numbers = _free(held, wanted(), ahead)
+            numbers = _free(held, wanted, ahead)
             if not numbers:
-                return None
+                return None, trials
             for number in numbers:
                 study.add_trial(optuna.trial.create_trial(state=states.WAITING, user_attrs={INDEX: number}))
         taken = study.ask()
-        held = holders(study.get_trials(deepcopy=False))
-        own = next((number for number, holder in held.items() if holder.number == taken.number), None)
-        if own is not None and own <= wanted():
+        trials = study.get_trials(deepcopy=False)
+        own = next((number for number, holder in holders(trials).items() if holder.number == taken.number), None)
+        if own is not None and own <= wanted:
             # One that was queued again bears the name of its dead worker until now, and may have been freed for that.
             with suppress(optuna.exceptions.UpdateFinishedTrialError):
                 taken.set_user_attr(WORKER, worker)
                 taken.set_user_attr(DEVICE, device)
-                return taken
+                return taken, trials
         let_fall(study, taken.number)
+        trials = study.get_trials(deepcopy=False)
 
 
 def _free(held: "dict[int, FrozenTrial]", wanted: int, most: int) -> list[int]:
@@ -87,14 +93,11 @@ def over(study: "optuna.Study", trial: int) -> bool:
     return any(one.number == trial and one.state.is_finished() for one in study.get_trials(deepcopy=False))
 
 
-def give_back(study: "optuna.Study", gone: Callable[["FrozenTrial"], bool]) -> list[int]:
-    """Free the numbers of workers that are gone, as `gone` or the storage's heartbeats tell; gives those numbers."""
+def give_back(study: "optuna.Study", trials: "Iterable[FrozenTrial]", gone: Callable[["FrozenTrial"], bool]) -> bool:
+    """Free the numbers of workers that are gone; gives whether there were any."""
     import optuna
 
-    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    found = [trial for trial in running if gone(trial)]
+    found = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING and gone(trial)]
     for trial in found:
         let_fall(study, trial.number)
-    if running:
-        optuna.storages.fail_stale_trials(study)
-    return [trial.user_attrs[INDEX] for trial in found if INDEX in trial.user_attrs]
+    return bool(found)

@@ -70,7 +70,7 @@ def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objec
 
 def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
     """The finished trials of a study in order, numbered from 1, from its attributes."""
-    return map(record_of, finished_trials(study))
+    return map(record_of, finished(study.get_trials(deepcopy=False)))
 
 
 def record_of(trial: "FrozenTrial") -> TrialRecord:
@@ -89,11 +89,12 @@ def record_of(trial: "FrozenTrial") -> TrialRecord:
     )
 
 
-def finished_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+def finished(trials: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
+    """The finished ones of a study's trials."""
     import optuna
 
-    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return [trial for trial in trials if "parameters" in trial.user_attrs]
+    done = optuna.trial.TrialState.COMPLETE
+    return [trial for trial in trials if trial.state == done and "parameters" in trial.user_attrs]
 
 
 def _scores(attributes: Mapping[str, Any]) -> dict[str, Score]:

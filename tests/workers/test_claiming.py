@@ -156,6 +156,7 @@ def test_a_wish_to_pause_reaches_every_worker_that_was_there_and_none_that_comes
 
 def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(asked, monkeypatch):
     monkeypatch.setattr(storages, "HEARTBEAT", 1)
+    monkeypatch.setattr(search_module, "HEARTBEAT", 1)
     monkeypatch.setattr(storages, "SILENCE", 2)
     folder, profile = asked("database", 2)
     silent, busy, living = (search_in(folder, profile, name) for name in ("silent", "busy", "living"))
