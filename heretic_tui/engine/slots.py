@@ -7,6 +7,7 @@ one trial of a number can ever be told: for a later slot to hold it, all earlier
 that has failed can never be told.
 """
 
+import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
@@ -48,14 +49,14 @@ def claim(
     states = optuna.trial.TrialState
     while True:
         held = holders(trials)
-        if not any(trial.state == states.WAITING for trial in held.values()):
-            # Others that work will soon want one, too: making theirs now saves that all of them make the same.
-            ahead = 1 + sum(trial.state == states.RUNNING for trial in held.values())
-            numbers = _free(held, wanted, ahead)
-            if not numbers:
-                return None, trials
-            for number in numbers:
-                study.add_trial(optuna.trial.create_trial(state=states.WAITING, user_attrs={INDEX: number}))
+        # Who is alone takes the numbers in their order. Several draw from the next few, or all would want the same one.
+        others = sum(trial.state == states.RUNNING for trial in held.values())
+        if numbers := _free(held, wanted, 1 + 3 * others):
+            # Everyone adds what it takes away, so that the queue is never empty for somebody else.
+            number = random.choice(numbers)
+            study.add_trial(optuna.trial.create_trial(state=states.WAITING, user_attrs={INDEX: number}))
+        elif not any(trial.state == states.WAITING for trial in held.values()):
+            return None, trials
         taken = study.ask()
         trials = study.get_trials(deepcopy=False)
         own = next((number for number, holder in holders(trials).items() if holder.number == taken.number), None)

@@ -7,6 +7,7 @@ fails the trial of a worker that is silent for too long and queues it again.
 import json
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ SILENCE = 60
 """Seconds without a heartbeat after which a trial in a database is given to another worker."""
 LOCK_GRACE = 10
 """Seconds after which the journal's lock of a process that was killed is broken."""
+OPENING_TRIES = 5
 GRPC = "grpc"
 GRPC_WAIT = 10.0
 """Seconds that a gRPC proxy is given to answer at first."""
@@ -64,19 +66,29 @@ def _proxy(location: str) -> "BaseStorage":
 def _database(location: str, scheme: str) -> "BaseStorage":
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
     url = location.replace(f"{scheme}://", f"{DRIVERS.get(scheme, scheme)}://", 1)
     # A connection that a restart of the server has cut is replaced without a word.
     options = {"pool_pre_ping": True} if scheme.startswith("postgres") else {}
+
+    def opened(tries: int) -> RDBStorage:
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=SILENCE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+        except (IntegrityError, ProgrammingError, StorageInternalError):
+            if tries == 1:
+                raise
+            time.sleep(0.5)  # another worker makes the tables of an empty database at this very moment
+            return opened(tries - 1)
+
     try:
-        return RDBStorage(
-            url,
-            engine_kwargs=options,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=SILENCE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
+        return opened(OPENING_TRIES)
     except (SQLAlchemyError, StorageInternalError) as error:
         # What the driver says may hold the password: only its first kind of trouble is told.
         raise EngineError(

@@ -29,7 +29,7 @@ from heretic_tui.engine.space import suggest
 from heretic_tui.profile.schema import Profile
 
 PLACES = (0, 1000, 3000, 10000)
-OWN = 5
+OWN = 3
 """Trials that each worker does at a place."""
 
 
