@@ -33,6 +33,8 @@ PAUSE, IDENTITY = "pause", "identity"
 """Attributes of a study: a number that grows with every wish to pause it, and what its workers have in common."""
 LOOK = 2.0
 """Seconds between two looks, within a trial, at what other workers have finished."""
+SHARE = 30
+"""How many times as long as a look took there is none."""
 NAMELESS = 30.0
 """Seconds after which a trial that no worker has put its name to counts as one whose worker died at that moment."""
 
@@ -74,7 +76,7 @@ class Search:
         self._known: set[int] = set()
         self._news: list[TrialRecord] = []
         self._nameless: dict[int, float] = {}
-        self._looked = self._listened = 0.0
+        self._look_again = self._listened = 0.0
         self._beating = ExitStack()
         self.refresh()
         self._news.clear()
@@ -190,14 +192,18 @@ class Search:
 
     def beaten(self, bounds: Mapping[str, Score]) -> bool:
         """Whether a trial whose scores can become no better than these bounds can no longer come to the front."""
-        if time.monotonic() - self._looked > LOOK:
+        if time.monotonic() >= self._look_again:
             self.refresh()
         return beaten(bounds, self._front, self.profile.objectives)
 
     def refresh(self) -> None:
         """Take in what other workers have finished."""
+        began = time.monotonic()
         with storage_failures():
             self._take_in(self.study.get_trials(deepcopy=False))
+        # Of a database with many workers a look takes long: it must stay a small part of the time.
+        now = time.monotonic()
+        self._look_again = now + max(LOOK, SHARE * (now - began))
 
     def _take_in(self, trials: "Sequence[FrozenTrial]") -> None:
         for trial in finished(trials):
@@ -206,7 +212,6 @@ class Search:
                 record = record_of(trial)
                 self._take(record, unpacked(trial.user_attrs.get("counted", {})))
                 self._news.append(record)
-        self._looked = time.monotonic()
 
     def news(self) -> list[TrialRecord]:
         """The trials of other workers that were taken in since the last call."""

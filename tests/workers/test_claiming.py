@@ -134,6 +134,7 @@ def test_the_number_of_trials_may_change_while_several_work(asked, before, after
 
 def test_a_trial_ends_early_by_what_another_worker_has_finished(asked, monkeypatch):
     monkeypatch.setattr(search_module, "LOOK", 0)
+    monkeypatch.setattr(search_module, "SHARE", 0)
     folder, profile = asked("journal", 4)
     one, other = search_in(folder, profile, "a"), search_in(folder, profile, "b")
     bad = {"refusals": Score(0.9, 90, 100), "kl_divergence": Score(3.0)}
