@@ -68,8 +68,7 @@ def ended_well(process):
 
 
 def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_path, database, proxy):
-    wanted = 16
-    study = begin("run", MODEL_DIR, "--profile", "demo", "--trials", wanted, "--set", f"storage={database}", *FEW)
+    study = begin("run", MODEL_DIR, "--profile", "demo", "--trials", 500, "--set", f"storage={database}", *FEW)
     run = begun(tmp_path, study)
     others = [begin("worker", run.name), *(begin("worker", run.name, "--storage", proxy) for _ in range(2))]
     doomed = others[-1]
@@ -80,6 +79,8 @@ def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_
 
     held = until(at_work, *others)
     doomed.send_signal(signal.SIGKILL)
+    wanted = 4 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
+    run.want(wanted)
     assert {claim.owner.process for claim in read_claims(run.path)} >= {doomed.pid}
     assert "more" in summarize(run).told
     for process in (study, others[0], others[1]):
