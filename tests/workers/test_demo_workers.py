@@ -77,7 +77,7 @@ def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_
         trials = run.read_study().get_trials(deepcopy=False)
         return [t for t in trials if t.state.name == "RUNNING" and f"-{doomed.pid}-" in t.user_attrs.get("worker", "")]
 
-    held = until(at_work, *others)
+    held = until(lambda: len(read_claims(run.path)) == 4 and at_work(), *others)
     doomed.send_signal(signal.SIGKILL)
     wanted = 4 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
     run.want(wanted)
