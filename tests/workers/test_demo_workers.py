@@ -79,7 +79,7 @@ def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_
 
     held = until(lambda: len(read_claims(run.path)) == 4 and at_work(), *others)
     doomed.send_signal(signal.SIGKILL)
-    wanted = 4 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
+    wanted = 12 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
     run.want(wanted)
     assert {claim.owner.process for claim in read_claims(run.path)} >= {doomed.pid}
     assert "more" in summarize(run).told
