@@ -21,6 +21,7 @@ from heretic_tui.options import (
     say_notes,
     say_yes_to,
 )
+from heretic_tui.workers_cli import WorkersOption, worker
 
 if TYPE_CHECKING:
     from heretic_tui.engine.live import Running
@@ -94,19 +95,20 @@ def run(
     seed: SeedOption = None,
     runs_dir: RunsDirOption = None,
     resume: ResumeOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Run a study on a model: measure its directions, search, end with the Pareto front."""
     if resume is not None:
-        _resume(resume, model, profile, set_, trials, seed, runs_dir, json)
+        _resume(resume, model, profile, set_, trials, seed, runs_dir, json, workers)
         return
     loaded = profile_of(profile, set_, trials, seed)
     name = model or loaded.profile.model
     if name is None:
         raise typer.BadParameter("Give a model: a hub id, a folder or a .gguf file.")
     say_yes_to([name], set_)
-    _start(name, loaded, runs_dir, json)
+    _start(name, loaded, runs_dir, json, workers)
 
 
 @app.command()
@@ -161,7 +163,7 @@ def trials(
 
     path = Path(run).expanduser()
     if path.is_file():
-        from heretic_tui.engine.search import read_foreign_study
+        from heretic_tui.engine.studies import read_foreign_study
 
         show_trials(path.name, *read_foreign_study(path), front_only=front, as_json=json)
         return
@@ -230,6 +232,7 @@ def evaluate(
 
 
 app.command()(inspect)
+app.command()(worker)
 
 
 @profiles_app.command("list")
@@ -285,13 +288,18 @@ def _open(runs_dir: Path, runs: "Running | None" = None) -> None:
     run_app(runs_dir, runs or {})
 
 
-def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool) -> "Run":
+def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool, workers: str | None = None) -> "Run":
     from heretic_tui.console import show_job
     from heretic_tui.engine import pipeline
+    from heretic_tui.engine.crew import on_device
+    from heretic_tui.engine.loading import load
     from heretic_tui.engine.run import open_run
+    from heretic_tui.workers_cli import devices_of, with_workers
 
     folder = runs_dir_of(runs_dir)
-    finished = show_job(pipeline.start_study(model, loaded.profile, Path(loaded.name).stem, folder), as_json=json)
+    own, *others = devices_of(workers)
+    job = pipeline.start_study(model, loaded.profile, Path(loaded.name).stem, folder, load=on_device(own, load))
+    finished = show_job(with_workers(job, others), as_json=json)
     return open_run(folder, finished.run)
 
 
@@ -304,12 +312,16 @@ def _resume(
     seed: int | None,
     runs_dir: Path | None,
     json: bool,
+    workers: str | None = None,
 ) -> "Run":
     """Go on with a run; its own settings stand, and what was asked for differently is told."""
     from heretic_tui.console import show_job
     from heretic_tui.engine import pipeline
+    from heretic_tui.engine.crew import on_device
+    from heretic_tui.engine.loading import load
     from heretic_tui.engine.run import open_run
     from heretic_tui.profile import store
+    from heretic_tui.workers_cli import devices_of, with_workers
 
     opened = open_run(runs_dir_of(runs_dir), name)
     say_yes_to([opened.model_name], changes)
@@ -323,7 +335,9 @@ def _resume(
             sys.stderr.write("note: a resumed run keeps its own settings; start a new run to use others.\n")
     if model is not None and model != opened.model_name:
         raise typer.BadParameter(f"{opened.name} is a run of {opened.model_name}, not of {model}.")
-    show_job(pipeline.resume_study(opened, trials), as_json=json)
+    own, *others = devices_of(workers)
+    job = pipeline.resume_study(opened, trials, load=on_device(own, load))
+    show_job(with_workers(job, others), as_json=json)
     return opened
 
 

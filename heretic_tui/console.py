@@ -167,6 +167,8 @@ class Terminal:
         self.study: TaskID | None = None
         self.run: Run | None = None
         self.facts: ModelFacts | None = None
+        self.done = 0
+        """Trials that are finished, by whichever worker."""
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -180,7 +182,7 @@ class Terminal:
             case events.ModelLoaded():
                 self._model(event)
             case events.RunOpened():
-                self.run = Run(event.path)
+                self.run, self.done = Run(event.path), event.finished
                 done = f", {event.finished} of {event.trials} trials done" if event.resumed else ""
                 self._line(f"{'run':<18} {event.path}{done}")
             case events.BaselineMeasured():
@@ -232,11 +234,12 @@ class Terminal:
 
     def _trial(self, event: events.TrialStarted) -> None:
         if self.study is None:
-            self.study = self.progress.add_task("study", total=event.trials, completed=event.trial - 1, unit="trials")
-        self.progress.update(self.study, completed=event.trial - 1, total=event.trials)
+            self.study = self.progress.add_task("study", total=event.trials, completed=self.done, unit="trials")
+        self.progress.update(self.study, completed=self.done, total=event.trials)
 
     def _finished_trial(self, event: events.TrialFinished) -> None:
         record = event.record
+        self.done += 1
         mark = "  *" if event.on_front else "  early" if record.ended_early else ""
         self._line(
             f"trial {record.trial:>4}  {self._shown(record.scores)}  {_scope(record)}  "
@@ -244,7 +247,7 @@ class Terminal:
             "bold" if event.on_front else "dim" if record.ended_early else "",
         )
         if self.study is not None:
-            self.progress.update(self.study, completed=record.trial)
+            self.progress.update(self.study, completed=self.done)
         if self.run is not None and any(spec.print_responses for spec in self.run.profile.scorer_specs()):
             for response in self.run.responses(record.trial):
                 self._line(f"  prompt:   {response.prompt}", "dim")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heretic_tui.engine.events import PhaseFinished, RunOpened
-from heretic_tui.engine.live import Worker, read_others
+from heretic_tui.engine.live import Worker, read_others, read_workers
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.requests import Asked
@@ -29,6 +29,8 @@ LOOK = 0.25
 """Seconds between two looks into the folder of the run that is shown."""
 RESTS = 3
 """How many times as long as it took to read a run's folder nothing of it is read again."""
+MUSTER = 1.0
+"""Seconds between two looks at who else works on the run that this process works on."""
 PATIENCE = 5.0
 """Seconds without a look after a run's folder could not be read."""
 ANSWER = 10.0
@@ -129,6 +131,7 @@ class Follower:
     def __init__(self, state: State, tell: Tell, changed: Callable[[], None]) -> None:
         self._state, self._tell, self._changed = state, tell, changed
         self._reader: Reader | None = None
+        self._mustered = 0.0
 
     async def keep_up(self) -> None:
         """Look again and again, until the app ends."""
@@ -147,6 +150,8 @@ class Follower:
         path = state.shown
         if path is None or path == state.running:
             self._reader = None
+            if path is not None:
+                await self._muster(path)
             return
         if self._reader is None or self._reader.run.path != path:
             self._reader = Reader(path)
@@ -158,6 +163,17 @@ class Follower:
             self._changed()
         # A long journal takes long to read: the reading must stay a small part of the time.
         await asyncio.sleep(min(PATIENCE, RESTS * spent) if news is not None else 0)
+
+    async def _muster(self, path: Path) -> None:
+        """See who else works on the run that this process works on."""
+        study = self._state.studies.get(path)
+        if study is None or time.monotonic() - self._mustered < MUSTER:
+            return
+        self._mustered = time.monotonic()
+        crew = await asyncio.to_thread(read_workers, path)
+        if crew != study.crew and max(len(crew), len(study.crew)) > 1:
+            study.crew = crew
+            self._changed()
 
     async def _settle(self) -> None:
         for waiting in [*self._state.waiting]:
@@ -176,6 +192,7 @@ def take(news: News, study: StudyView) -> bool:
     """Take what is new in a run's folder into its view; returns whether that is more than progress and memory."""
     owners = [[worker.owner for worker in some] for some in (study.workers, study.died)]
     study.workers, study.died = news.workers, news.died
+    study.crew = (*news.workers, *news.died)
     if news.study is not None:
         study.wanted, study.base = news.study.wanted, news.study.base or study.base
         study.layers = news.study.layers or study.layers

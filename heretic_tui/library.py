@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -157,7 +158,7 @@ def _stamp(run: "Run") -> object:
 
 def throw_away(path: Path) -> Path:
     """Move a run into the trash beside it and give its new place. Raises `EngineError`, also while it is worked on."""
-    from heretic_tui.engine.ownership import OWNER
+    from heretic_tui.engine.ownership import OWNERS
     from heretic_tui.engine.run import Run
 
     trash = path.parent / TRASH
@@ -170,7 +171,7 @@ def throw_away(path: Path) -> Path:
         try:
             make_folder(trash)
             path.rename(target)
-            (target / OWNER).unlink(missing_ok=True)
+            shutil.rmtree(target / OWNERS, ignore_errors=True)
         except OSError as error:
             raise write_failure(target, error) from error
     return target

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,8 @@ class StudyView:
     """The other processes that work on it."""
     died: "tuple[Worker, ...]" = ()
     """Those that died at it."""
+    crew: "tuple[Worker, ...]" = ()
+    """Who works on it, or died at it, this process among them, as far as its folder tells."""
     followed: "Followed | None" = None
     """What was told of it by the processes that work on it, while it was looked at."""
     style: AblationStyle = PLAIN
@@ -116,6 +119,14 @@ class StudyView:
     def name(self) -> str:
         """The run's name."""
         return self.path.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether several workers are at it, or were at the same time: a run that was only resumed is not shared."""
+        if sum(worker.claim.alive for worker in self.crew) > 1:
+            return True
+        ran = [record.worker for _, record in sorted(self.records.items())]
+        return sum(one != other for one, other in pairwise(ran)) >= max(2, len(set(ran)))
 
     @property
     def finished(self) -> bool:
@@ -309,4 +320,5 @@ def read_study(path: Path) -> StudyView:
         style=style_of(run.profile),
         workers=workers,
         died=died,
+        crew=(*workers, *died),
     )

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from heretic_tui.engine.events import Event, Progress, TrialFinished, TrialStarted
+from heretic_tui.engine.events import Event, ModelLoaded, Progress, TrialFinished, TrialStarted
 from heretic_tui.engine.memory import MemoryReading, read_memory
 from heretic_tui.engine.ownership import Claim, Owner, read_claims
 from heretic_tui.private import Refused, read_own, tell_once
@@ -150,9 +150,11 @@ class Announcer:
         match event:
             case Progress():
                 self._advance(event)
+            case ModelLoaded():
+                self._live = replace(self._live, device=event.facts.device)
             case TrialStarted():
                 self._live = replace(self._live, trial=event.trial)
-            case TrialFinished():
+            case TrialFinished() if event.record.trial == self._live.trial:
                 self._live = replace(self._live, trial=None)
         if time.monotonic() >= self._next:
             with suppress(OSError):  # without the news the run goes on all the same

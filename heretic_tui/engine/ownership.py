@@ -1,6 +1,7 @@
-"""Who works on a run, and whether that process still lives: told by host, boot, process and its start.
+"""Who works on a run, and whether those processes still live: told by host, boot, process and its start.
 
-A lock alone does not tell: on a shared folder another machine cannot see it, and it says nothing once it is gone.
+Every process that works on a run has a claim of its own in the run's folder, and a request of its own. A lock alone
+does not tell: on a shared folder another machine cannot see it, and it says nothing once it is gone.
 """
 
 import json
@@ -8,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -18,15 +19,19 @@ from typing import Literal
 import psutil
 
 from heretic_tui.engine.control_files import moment, part_of_a_name, read_fields, whole, word
+from heretic_tui.engine.errors import write_failure
 from heretic_tui.engine.files import write_text
 from heretic_tui.private import Refused, tell_once
 
-OWNER = "owner.json"
+OWNERS = "owners"
+"""The folder of the claims, a file for each process."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 PULSE = 5.0
 """Seconds between two signs of life."""
 OWNER_FIELDS = {"host": word, "boot": word, "process": whole, "started": part_of_a_name, "since": moment}
+ENDED = {"Z", "X"}
+"""States of a process that is no more."""
 
 State = Literal["running", "paused", "finished", "dead"]
 
@@ -77,27 +82,51 @@ class Claim:
         return self.owner.boot == _boot() and self.owner.started == _start_of(self.owner.process)
 
     @property
+    def elsewhere(self) -> str:
+        """Which other process works on the run, in words; empty where none does."""
+        if not self.alive or self.owner.itself:
+            return ""
+        return self.place
+
+    @property
     def place(self) -> str:
         """Which process it is, in words, with its machine where that is another one."""
         return f"process {self.owner.process}{'' if self.owner.here else f' on {self.owner.host}'}"
 
 
+def this_process() -> Owner:
+    """This process as an owner."""
+    return Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
+
+
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[Owner]:
     """Say in a run's folder that this process works on it; one that is killed leaves its claim, which tells so."""
-    path = folder / OWNER
-    owner = Owner(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()) or "", time.time())
+    owner = this_process()
+    path = _path(folder, owner)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise write_failure(path.parent, error) from error
     write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=folder)
     try:
-        yield
+        yield owner
     finally:
         with suppress(OSError):  # what is left counts as dead once this process has ended
             path.unlink(missing_ok=True)
 
 
-def read_claim(folder: Path) -> Claim | None:
-    """The claim in a run's folder; None where no process works on it, or the file cannot be understood or trusted."""
-    path = folder / OWNER
+def read_claims(folder: Path) -> tuple[Claim, ...]:
+    """The claims in a run's folder, oldest first; those that cannot be understood or trusted are left out."""
+    found = [claim for path in _files(folder) if (claim := _read(path)) is not None]
+    return tuple(sorted(found, key=lambda claim: (claim.owner.since, claim.owner.name)))
+
+
+def _files(folder: Path) -> list[Path]:
+    return list((folder / OWNERS).glob("*.json"))
+
+
+def _read(path: Path) -> Claim | None:
     try:
         fields, seen = read_fields(path, OWNER_FIELDS)
         # A sign of life that is still to come is none: it would never grow old.
@@ -107,6 +136,54 @@ def read_claim(folder: Path) -> Claim | None:
     except (OSError, Refused) as error:
         tell_once(path, error)
         return None
+
+
+def read_claim(folder: Path) -> Claim | None:
+    """The claim that tells a run's state: of a process that lives, or else of the one that died last; None for none."""
+    return telling(read_claims(folder))
+
+
+def telling(claims: Sequence[Claim]) -> Claim | None:
+    """The claim of several that tells a run's state."""
+    alive = [claim for claim in claims if claim.alive]
+    return alive[0] if alive else max(claims, key=lambda claim: claim.seen, default=None)
+
+
+def elsewhere(claims: Sequence[Claim]) -> str:
+    """Which other processes work on a run, in words; empty where none does."""
+    others = [claim.elsewhere for claim in claims if claim.elsewhere]
+    return others[0] + (f" and {len(others) - 1} more" if len(others) > 1 else "") if others else ""
+
+
+def process_of(name: str) -> str:
+    """The process in an owner's name."""
+    return name.rsplit("-", 2)[-2] if name.count("-") >= 2 else name
+
+
+def place_of(name: str) -> str:
+    """An owner's name in words."""
+    return f"process {process_of(name)} on {name.rsplit('-', 2)[0]}" if name.count("-") >= 2 else name
+
+
+def gone(folder: Path, worker: str, *, all_here: bool) -> bool:
+    """Whether the worker of this name is known to live no more.
+
+    Where `all_here`, every worker of the study has its claim in this folder: one without a claim has left.
+    """
+    claim = next((claim for claim in read_claims(folder) if claim.owner.name == worker), None)
+    return all_here if claim is None else not claim.alive
+
+
+def clear_dead(folder: Path) -> None:
+    """Remove the claims of processes that are gone; what they were working on must have been given back before."""
+    for path in _files(folder):
+        if (claim := _read(path)) is not None and not claim.alive:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _path(folder: Path, owner: Owner) -> Path:
+    return folder / OWNERS / f"{owner.name}.json"
 
 
 _signs: dict[Path, tuple[float, float]] = {}
@@ -128,17 +205,11 @@ def _silent(path: Path, seen: float) -> float:
     return now - known[1]
 
 
-def read_claims(folder: Path) -> tuple[Claim, ...]:
-    """The claims of all processes that work on a run, or died at it."""
-    claim = read_claim(folder)
-    return () if claim is None else (claim,)
-
-
 class Pulse:
-    """Gives a run's signs of life, seldom enough to cost nothing."""
+    """Gives this process's signs of life in a run, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / OWNER
+        self._path = _path(folder, this_process())
         self._next = 0.0
 
     def beat(self) -> None:
@@ -164,7 +235,9 @@ def _start_of(process: int) -> str | None:
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         # The name in brackets may hold anything; the start is the twentieth field behind it, in ticks since the boot.
-        return status.rpartition(")")[2].split()[19]
+        state, *fields = status.rpartition(")")[2].split()
+        # One that has ended stays in the list until its parent has asked how.
+        return None if state in ENDED else fields[18]
     except (OSError, IndexError):
         pass
     try:

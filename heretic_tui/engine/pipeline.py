@@ -6,7 +6,7 @@ Closing a job stops it: every `finally` puts weights back and leaves the run's f
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from heretic_tui.engine.answering import chat
 from heretic_tui.engine.aside import clear_leftovers
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.batch_size import choose_batch_size
+from heretic_tui.engine.crew import check_kinship, search_of
 from heretic_tui.engine.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
@@ -29,6 +30,7 @@ from heretic_tui.engine.events import (
     GeometryMeasured,
     Note,
     PhaseFinished,
+    Progress,
     RunOpened,
     StudyFinished,
     TrialFinished,
@@ -39,14 +41,13 @@ from heretic_tui.engine.export_scores import measure_export
 from heretic_tui.engine.inspection.geometry import geometry_of
 from heretic_tui.engine.inspection.pictures import plot_run
 from heretic_tui.engine.inspection.residual_sets import residuals_path, save_residual_sets
+from heretic_tui.engine.kinship import sketch
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.live import Announcer
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.mending import mend
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
-from heretic_tui.engine.ownership import Pulse
+from heretic_tui.engine.ownership import Owner, Pulse, this_process
 from heretic_tui.engine.pinning import pin
 from heretic_tui.engine.prompt_sets import describe
 from heretic_tui.engine.prompts import Prompt, check_lengths, load_prompts
@@ -56,16 +57,18 @@ from heretic_tui.engine.response_prefix import find_response_prefix
 from heretic_tui.engine.reuse import fingerprint, take_over
 from heretic_tui.engine.run import DIRECTIONS, Run, Settled, changed_facts, create_run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard
-from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.search import Search
 from heretic_tui.engine.stopping import why
 from heretic_tui.engine.style import style_of
 from heretic_tui.engine.timing import in_words, totals
 from heretic_tui.formats import json_line
 from heretic_tui.profile.schema import Profile, PromptSet
 
-__all__ = ["Loader", "chat", "evaluate", "export", "resume_study", "start_study"]
+__all__ = ["Loader", "chat", "evaluate", "export", "join_study", "resume_study", "start_study"]
 
 T = TypeVar("T")
+MOMENT = 0.2
+"""Seconds between two looks at what other workers do, while there is nothing to do but wait."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def start_study(
     check_coverage(model, profile)
     material = yield from read_material(model, profile)
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
-    return (yield from logged(run, _study(model, run, material, began, resumed=False), model.facts.device))
+    job = _study(model, run, material, began, run.locked(), resumed=False)
+    return (yield from logged(run, job, model.facts.device))
 
 
 def begin(model_name: str, profile: Profile, load: Loader) -> Job[tuple[LanguageModel, Profile]]:
@@ -136,12 +140,39 @@ def check_coverage(model: LanguageModel, profile: Profile) -> None:
 
 def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Job[StudyFinished]:
     """Go on with a run, with its own settings; `trials` changes how many it is to have in all."""
+    return (yield from logged(run, _resumed(run, run.locked(), load, trials=trials)))
+
+
+def join_study(run: Run, storage: str | None = None, load: Loader = load) -> Job[StudyFinished]:
+    """Work on a run beside others, or alone; leaves when all its trials are done.
+
+    With a `storage` the study is reached by that URL, as through a proxy, and not by the one that the run was begun
+    with. Raises `EngineError` where this worker's model, prompts, settings or dtype are not the study's.
+    """
+    return (yield from logged(run, _resumed(run, run.joined(), load, joining=True, storage=storage)))
+
+
+def _resumed(
+    run: Run,
+    held: AbstractContextManager[Owner],
+    load: Loader,
+    *,
+    trials: int | None = None,
+    joining: bool = False,
+    storage: str | None = None,
+) -> Job[StudyFinished]:
+    """Take a run, and only then load its model, so that others see at once that it is worked on."""
     began = time.perf_counter()
-    model = yield from load(run.model_name, run.profile)
-    check_coverage(model, run.profile)
-    material = yield from read_material(model, run.profile)
-    job = _study(model, run, material, began, resumed=True, trials=trials)
-    return (yield from logged(run, job, model.facts.device))
+    with held as owner:
+        model = yield from load(run.model_name, run.profile)
+        check_coverage(model, run.profile)
+        material = yield from read_material(model, run.profile)
+        had = nullcontext(owner)
+        return (
+            yield from _study(
+                model, run, material, began, had, resumed=True, trials=trials, joining=joining, storage=storage
+            )
+        )
 
 
 def read_material(model: LanguageModel, profile: Profile) -> Job[Material]:
@@ -159,14 +190,27 @@ def read_prompts(model: LanguageModel, profile: Profile) -> Job[tuple[list[Promp
 
 
 def _study(
-    model: LanguageModel, run: Run, material: Material, began: float, *, resumed: bool, trials: int | None = None
+    model: LanguageModel,
+    run: Run,
+    material: Material,
+    began: float,
+    held: AbstractContextManager[Owner],
+    *,
+    resumed: bool,
+    trials: int | None = None,
+    joining: bool = False,
+    storage: str | None = None,
 ) -> Job[StudyFinished]:
     loaded = time.perf_counter()
-    with run.locked():
-        if run.profile.storage is not None:  # who begins or resumes a study by its name means the place that it is in
-            say_yes("storage", run.profile.storage)
-        mended = mend(run)
-        search = Search(open_study(run.profile.storage, run.profile, run.journal), run.profile)
+    with (
+        held as owner,
+        search_of(run, owner, model.facts.device, alone=not joining, storage=storage) as (search, mended),
+    ):
+        own = sketch(model, run.profile, material.sets)
+        if joining:
+            check_kinship(run, search, own)
+        else:
+            search.set_sketch(own)
         if trials is not None:
             search.want(trials)
         yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
@@ -177,11 +221,7 @@ def _study(
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")
         if run.profile.ablate_embeddings and (both := [one.weight_name for one in model.embeddings if one.tied]):
             yield Note(f"The embeddings are the output head too: the head is ablated with them ({', '.join(both)}).")
-        mark = fingerprint(model, run.profile, material.sets)
-        if (earlier := take_over(run, model, mark)) is not None:
-            yield Note(f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same.")
-        directions = yield from prepare(model, run, material, taken_over=earlier is not None)
-        base = yield from measure_baseline(model, run, material.scoreboard)
+        directions, base = yield from _start(model, run, material)
         keep_batch_size(run, model)
         with suppress(EngineError):  # without its responses, those of the trials alone tell which prompts come first
             search.tally.add(material.scoreboard.counted(run.responses(0)))
@@ -194,12 +234,34 @@ def _study(
         return finished
 
 
+def _start(model: LanguageModel, run: Run, material: Material) -> Job[tuple[Directions, dict[str, Score]]]:
+    """Measure what a study starts from, or wait while another worker does, and take it from the run's folder."""
+    while True:
+        with run.starting() as first:
+            if first:
+                earlier = None
+                if not run.started:
+                    earlier = take_over(run, model, fingerprint(model, run.profile, material.sets))
+                if earlier is not None:
+                    yield Note(
+                        f"Batch size, directions and baseline are taken from {earlier.name}, which measured the same."
+                    )
+                directions = yield from prepare(model, run, material, taken_over=earlier is not None)
+                base = yield from measure_baseline(model, run, material.scoreboard)
+                return directions, base
+        yield Progress("waiting for the worker that measures the original model", 0, None)
+        time.sleep(MOMENT)
+
+
 def logged(run: Run, job: Job[T], device: str = "") -> Job[T]:
     """Pass a job's events on as signs of life, keep those that last in the run's log, and hear requests to pause."""
     pulse, announcer, listener = Pulse(run.path), Announcer(run.path, device), Listener(run.path)
+    name = this_process().name
 
     def kept(event: Event) -> Event:
-        if not event.replaceable:
+        # A trial stands once in the log, as the worker tells it that ran it.
+        others = isinstance(event, TrialFinished) and event.record.worker not in {"", name}
+        if not event.replaceable and not others:
             run.log(json_line(event.as_json()).rstrip())
         return event
 
@@ -344,10 +406,18 @@ def optimize(
 ) -> Job[None]:
     """Run trials until the wanted number is reached; each stands in the journal before its event is seen."""
     profile = run.profile
-    if len(search.records) < search.wanted:
+    if not search.done:
         search.set_finished(False)
-    while len(search.records) < search.wanted:
+    while not search.done:
+        if search.asked_to_pause():
+            raise EngineError("The run was paused from elsewhere.", f"Go on with: --resume {run.name}")
         suggestion = search.ask(list(model.facts.writers), model.facts.layers)
+        yield from _news(search)
+        if suggestion is None:
+            if not search.done:
+                yield Progress("waiting for other workers", len(search.records), search.wanted, "trials")
+                time.sleep(MOMENT)
+            continue
         told = False
         try:
             yield TrialStarted(suggestion.trial, search.wanted)
@@ -357,7 +427,8 @@ def optimize(
                 edited = time.perf_counter() - started
                 title, first = f"trial {suggestion.trial}", scoreboard.first(search.tally)
                 measurement = yield from scoreboard.measure(model, title, beaten, first if beaten else None)
-            run.save_responses(suggestion.trial, measurement.responses)
+            if search.holds(suggestion):
+                run.save_responses(suggestion.trial, measurement.responses)
             record = search.tell(
                 suggestion,
                 measurement.scores,
@@ -372,9 +443,18 @@ def optimize(
             if not told:
                 with suppress(EngineError):  # on a full disk: what is left open is closed when the study is resumed
                     search.drop(suggestion)
+        if record is None:
+            yield Note(f"This worker was silent too long: trial {suggestion.trial} was given to another.", "warning")
+            continue
         keep_batch_size(run, model)
-        yield TrialFinished(record, any(found.trial == record.trial for found in search.front()))
+        yield TrialFinished(record, search.on_front(record))
     search.set_finished(True)
+
+
+def _news(search: Search) -> Job[None]:
+    """What other workers have finished."""
+    for record in search.news():
+        yield TrialFinished(record, search.on_front(record))
 
 
 def export(

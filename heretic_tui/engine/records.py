@@ -98,7 +98,8 @@ class TrialRecord:
     """A finished trial, numbered from 1.
 
     One that ended early was beaten by another before all its responses were there: its scores are bounds. `timing`
-    holds the seconds of its parts (`edit`, `divergence`, `decoding`) and the `tokens` that were generated.
+    holds the seconds of its parts (`edit`, `divergence`, `decoding`) and the `tokens` that were generated. `worker` and
+    `device` tell who ran it, and where; the same trial is the same by whomever.
     """
 
     trial: int
@@ -107,6 +108,8 @@ class TrialRecord:
     seconds: float
     ended_early: bool = False
     timing: Mapping[str, float] = field(default_factory=dict)
+    worker: str = field(default="", compare=False)
+    device: str = field(default="", compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """The record as one flat JSON object."""
@@ -119,6 +122,7 @@ class TrialRecord:
             "seconds": round(self.seconds, 3),
             **({"timing": dict(self.timing)} if self.timing else {}),
             **({"ended_early": True} if self.ended_early else {}),
+            **({"worker": self.worker, "device": self.device} if self.worker else {}),
         }
 
 

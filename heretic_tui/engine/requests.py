@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from heretic_tui.engine.errors import write_failure
 from heretic_tui.engine.live import Worker, file_of, read_others, read_small, write_private
 from heretic_tui.engine.ownership import Owner, read_claims
+from heretic_tui.engine.run import Run
+from heretic_tui.engine.studies import want_pause
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -74,7 +76,10 @@ class Asked:
 
 
 def ask(folder: Path, request: Request) -> tuple[Asked, ...]:
-    """Ask every process that works on a run at this moment; none where none does. Raises `EngineError`."""
+    """Ask every process that works on a run at this moment; none where none does. Raises `EngineError`.
+
+    Workers that share the study's storage but not this folder read a wish to pause in the study.
+    """
     asked = []
     for worker in read_others(folder)[0]:
         path = file_of(folder, worker.owner, request.kind)
@@ -83,6 +88,9 @@ def ask(folder: Path, request: Request) -> tuple[Asked, ...]:
         except OSError as error:
             raise write_failure(path, error) from error
         asked.append(Asked(worker, request, path))
+    run = Run(folder)
+    if request.kind == "pause" and run.begun and run.profile.storage is not None:
+        want_pause(run.read_study())
     return tuple(asked)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.errors import EngineError, damaged, write_failure
 from heretic_tui.engine.files import bytes_of, write_atomically, write_text
-from heretic_tui.engine.ownership import claimed
+from heretic_tui.engine.ownership import Owner, claimed, clear_dead, elsewhere, read_claims
 from heretic_tui.engine.records import Label, ModelFacts, Response, Score, TrialRecord
 from heretic_tui.engine.schemas import checked, checked_facts
 from heretic_tui.masking import masked
@@ -34,6 +34,7 @@ BASELINE_TENSORS = "baseline.safetensors"
 CHATS = "chats"
 LOG = "log.txt"
 LOCK = "run.lock"
+START_LOCK = "start.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Run:
 
     def read_study(self) -> "optuna.Study":
         """The study, to look at."""
-        from heretic_tui.engine.search import read_study
         from heretic_tui.engine.storage_address import check_known
+        from heretic_tui.engine.studies import read_study
 
         if self.profile.storage is not None:
             check_known(self.profile.storage, self.name)
@@ -99,7 +100,7 @@ class Run:
 
     def progress(self, study: "optuna.Study | None" = None) -> tuple[list[TrialRecord], int]:
         """All finished trials and how many the study is to have, from one reading of it; also of one opened before."""
-        from heretic_tui.engine.search import read_records, wanted
+        from heretic_tui.engine.studies import read_records, wanted
 
         if study is None:
             if not self.begun:
@@ -116,7 +117,7 @@ class Run:
 
         Raises `EngineError` for fewer than one.
         """
-        from heretic_tui.engine.search import want
+        from heretic_tui.engine.studies import want
 
         if trials < 1:
             raise EngineError(f"A study of {trials} trials is none.", "Ask for one trial at least.")
@@ -182,6 +183,13 @@ class Run:
             return dict(load_file(self.path / BASELINE_TENSORS))
         except SafetensorError as error:
             raise damaged(self.path / BASELINE_TENSORS, error) from error
+
+    @property
+    def started(self) -> bool:
+        """Whether all that a study starts from was measured."""
+        known = self.model()
+        measured = all((self.path / name).is_file() for name in (DIRECTIONS, BASELINE, BASELINE_TENSORS))
+        return known is not None and known[1] is not None and measured
 
     # Responses
 
@@ -267,8 +275,8 @@ class Run:
             raise write_failure(self.path / LOG, error, len(line)) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process alone. Raises `EngineError` where another one works on it.
+    def locked(self) -> Iterator[Owner]:
+        """Hold the run for this process alone, until workers join it. Raises `EngineError` where another works on it.
 
         The operating system gives the lock back even if the process is killed.
         """
@@ -280,14 +288,43 @@ class Run:
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
-            raise EngineError(
-                f"Another process is working on {self.name}.", f"Watch it with: heretic-tui attach {self.name}"
-            ) from error
+            raise EngineError(f"Another process is working on {self.name}.", self._ways) from error
         except OSError as error:
             raise write_failure(self.path / LOCK, error) from error
         try:
-            with claimed(self.path):
-                yield
+            if others := elsewhere(read_claims(self.path)):
+                raise EngineError(f"Another process is working on {self.name} ({others}).", self._ways)
+            with claimed(self.path) as owner:
+                yield owner
+            clear_dead(self.path)  # whoever died at it before, it is in order now
+        finally:
+            lock.release()
+
+    @property
+    def _ways(self) -> str:
+        return f"Watch it with: heretic-tui attach {self.name}, or work beside it with: heretic-tui worker {self.name}"
+
+    @contextmanager
+    def joined(self) -> Iterator[Owner]:
+        """Work on the run as one of several."""
+        with claimed(self.path) as owner:
+            yield owner
+
+    @contextmanager
+    def starting(self) -> Iterator[bool]:
+        """Try to be the one worker that measures what a study starts from; gives whether this one is it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / START_LOCK, mode=FILE)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise write_failure(self.path / START_LOCK, error) from error
+        try:
+            yield True
         finally:
             lock.release()
 

@@ -4,32 +4,38 @@ Parameter and attribute names in the journal are the reference tool's, so that e
 studies and `optuna-dashboard` shows them.
 """
 
-import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heretic_tui.engine.early_end import Counted, Tally, beaten, packed, unpacked
-from heretic_tui.engine.errors import EngineError, write_failure
-from heretic_tui.engine.front import Objective, pareto_front
-from heretic_tui.engine.journal import journal_storage
-from heretic_tui.engine.parameters import EMBEDDINGS, MLP, AblationParameters, Kernel, number_of
+from heretic_tui.engine.early_end import Counted, Tally, beaten, packed
+from heretic_tui.engine.front import pareto_front
+from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.schemas import in_range
-from heretic_tui.engine.storage_address import is_storage_error, opened_with, storage_error
+from heretic_tui.engine.slots import INDEX, WORKER, claim, give_back, let_fall, over
+from heretic_tui.engine.space import SUBSPACE, objective_values, suggest
+from heretic_tui.engine.storages import HEARTBEAT, heartbeats, quiet_optuna, storage_at, storage_failures
+from heretic_tui.engine.studies import PAUSE, STUDY_NAME, counted_of, finished, record_of, want, wanted
 from heretic_tui.engine.style import style_of
-from heretic_tui.profile.schema import MOST_DIMENSIONS, KLDivergenceSpec, Profile, RefusalsSpec
+from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
-STUDY_NAME = "heretic"
-SUBSPACE = "subspace_dimensions"
-"""Our own parameter and attribute: in a journal only where a profile asks for subspaces."""
+IDENTITY = "identity"
+"""The attribute of a study that tells what its workers have in common."""
+LOOK = 2.0
+"""Seconds between two looks, within a trial, at what other workers have finished."""
+SHARE = 30
+"""How many times as long as a look took there is none."""
+NAMELESS = 30.0
+"""Seconds after which a trial that no worker has put its name to counts as one whose worker died at that moment."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +48,90 @@ class Suggestion:
 
 
 class Search:
-    """A study on disk: asks the sampler, tells it scores, and knows the front."""
+    """A study that this process works on, alone or as one of several workers: asks, tells, and knows the front.
 
-    def __init__(self, study: "optuna.Study", profile: Profile) -> None:
+    `gone` tells whether a worker is known to live no more.
+    """
+
+    def __init__(
+        self,
+        study: "optuna.Study",
+        profile: Profile,
+        *,
+        storage: "BaseStorage | None" = None,
+        worker: str = "",
+        device: str = "",
+        gone: Callable[[str], bool] = lambda worker: False,
+    ) -> None:
         self.study = study
         self.profile = profile
+        self.worker = worker
         self.records: list[TrialRecord] = []
         self.tally = Tally()
+        self._storage = storage
+        self._device = device
+        self._gone = gone
         self._front: list[TrialRecord] = []
-        for record, counted in zip(read_records(study), read_counted(study), strict=True):
-            self._take(record, counted)
+        self._known: set[int] = set()
+        self._news: list[TrialRecord] = []
+        self._nameless: dict[int, float] = {}
+        self._look_again = self._listened = 0.0
+        self._beating = ExitStack()
+        self.refresh()
+        self._news.clear()
+        self._pauses = self._pauses_asked()
 
-    def ask(self, components: Sequence[str], layers: int) -> Suggestion:
-        """Sample the parameters of the next trial for a model of `layers` decoder layers."""
-        number = len(self.records) + 1
+    def ask(self, components: Sequence[str], layers: int) -> Suggestion | None:
+        """Sample the parameters of the next trial for a model of `layers` decoder layers.
+
+        None while other workers have all the trials that are left.
+        """
         with storage_failures():
             # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
-            self.study.sampler = _sampler(self.profile, number)
-            handle = self.study.ask()
-            style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
-            parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
-            handle.set_user_attr("index", number)
-            handle.set_user_attr("direction_index", parameters.direction_index)
-            handle.set_user_attr("parameters", parameters.as_json())
-            if parameters.subspace_dimensions != 1:
-                handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
-        return Suggestion(number, parameters, handle)
+            self.study.sampler = _seeded_sampler(self.profile)
+            trials = self._cleared()
+            handle, trials = claim(self.study, trials, self.wanted, self.worker, self._device)
+            self._take_in(trials)
+            if handle is None:
+                return None
+            self._beating.close()
+            if self._storage is not None:
+                self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
+            try:
+                return self._sampled(handle, components, layers)
+            except BaseException:
+                self._beating.close()
+                let_fall(self.study, handle.number)
+                raise
+
+    def _sampled(self, handle: "optuna.trial.Trial", components: Sequence[str], layers: int) -> Suggestion:
+        style, dimensions = style_of(self.profile), self.profile.subspace_dimensions
+        parameters = suggest(handle, style.sampled(components), layers - 1, dimensions, style.layers)
+        handle.set_user_attr("direction_index", parameters.direction_index)
+        handle.set_user_attr("parameters", parameters.as_json())
+        if parameters.subspace_dimensions != 1:
+            handle.set_user_attr(SUBSPACE, parameters.subspace_dimensions)
+        return Suggestion(handle.user_attrs[INDEX], parameters, handle)
+
+    def _cleared(self) -> "list[FrozenTrial]":
+        """The trials of the study, after those were given back that nobody works on any more."""
+        import optuna
+
+        now = time.monotonic()
+        if now - self._listened > HEARTBEAT / 3:
+            self._listened = now
+            optuna.storages.fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False) if give_back(self.study, trials, self._without_worker) else trials
+
+    def _without_worker(self, trial: "FrozenTrial") -> bool:
+        """Whether nobody works on a running trial any more, as far as can be told here."""
+        worker = trial.user_attrs.get(WORKER)
+        if worker is not None:
+            return self._gone(worker)
+        # Between taking a trial and putting a name to it there are milliseconds.
+        now = time.monotonic()
+        return now - self._nameless.setdefault(trial.number, now) > NAMELESS
 
     def tell(
         self,
@@ -79,8 +143,10 @@ class Search:
         ended_early: bool = False,
         counted: Counted | None = None,
         timing: Mapping[str, float] | None = None,
-    ) -> TrialRecord:
+    ) -> TrialRecord | None:
         """Write a trial's scores, beside the original model's, to the journal; from then on nothing can lose it.
+
+        None where the trial was given to another worker, because this one was silent for too long.
 
         Of a trial that ended early the sampler is told the bounds: another trial is better than even these, so that it
         learns what it is to learn, to stay away.
@@ -90,17 +156,79 @@ class Search:
         attributes |= {"counted": packed(counted)} if counted else {}
         attributes |= {"timing": timing} if timing else {}
         attributes |= {"censored": True} if ended_early else {}
+        values = self._told(objective_values(self.profile, scores, base))
         with storage_failures():
-            for name, value in attributes.items():
-                suggestion.handle.set_user_attr(name, value)
-            self.study.tell(suggestion.handle, self._told(objective_values(self.profile, scores, base)))
-        record = TrialRecord(suggestion.trial, suggestion.parameters, scores, seconds, ended_early, timing)
+            told = self._write(suggestion.handle, attributes, values)
+        self._beating.close()
+        if not told:
+            return None
+        self._known.add(suggestion.handle.number)
+        record = TrialRecord(
+            suggestion.trial, suggestion.parameters, scores, seconds, ended_early, timing, self.worker, self._device
+        )
         self._take(record, counted or {})
         return record
 
+    def _write(self, handle: "optuna.trial.Trial", attributes: Mapping[str, Any], values: Sequence[float]) -> bool:
+        import optuna
+
+        try:
+            for name, value in attributes.items():
+                handle.set_user_attr(name, value)
+            self.study.tell(handle, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        except ValueError:
+            if not over(self.study, handle.number):
+                raise
+            return False
+        return True
+
+    def holds(self, suggestion: Suggestion) -> bool:
+        """Whether a trial is still this worker's to tell."""
+        with storage_failures():
+            return not over(self.study, suggestion.handle.number)
+
     def beaten(self, bounds: Mapping[str, Score]) -> bool:
         """Whether a trial whose scores can become no better than these bounds can no longer come to the front."""
+        if time.monotonic() >= self._look_again:
+            self.refresh()
         return beaten(bounds, self._front, self.profile.objectives)
+
+    def refresh(self) -> None:
+        """Take in what other workers have finished."""
+        began = time.monotonic()
+        with storage_failures():
+            self._take_in(self.study.get_trials(deepcopy=False))
+        # Of a database with many workers a look takes long: it must stay a small part of the time.
+        now = time.monotonic()
+        self._look_again = now + max(LOOK, SHARE * (now - began))
+
+    def _take_in(self, trials: "Sequence[FrozenTrial]") -> None:
+        for trial in finished(trials):
+            if trial.number not in self._known:
+                self._known.add(trial.number)
+                record = record_of(trial)
+                self._take(record, counted_of(trial))
+                self._news.append(record)
+
+    def news(self) -> list[TrialRecord]:
+        """The trials of other workers that were taken in since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    @property
+    def done(self) -> bool:
+        """Whether all trials that the study is to have are finished, as far as was read."""
+        return len(self.records) >= self.wanted
+
+    def asked_to_pause(self) -> bool:
+        """Whether somebody has asked all workers of the study to pause since this one began."""
+        with storage_failures():
+            return self._pauses_asked() != self._pauses
+
+    def _pauses_asked(self) -> int:
+        return int(self.study.user_attrs.get(PAUSE, 0))
 
     def _take(self, record: TrialRecord, counted: Counted) -> None:
         self.records.append(record)
@@ -110,14 +238,34 @@ class Search:
 
     def drop(self, suggestion: Suggestion) -> None:
         """Close a trial that was stopped halfway."""
-        import optuna
-
+        self._beating.close()
         with storage_failures():
-            self.study.tell(suggestion.handle, state=optuna.trial.TrialState.FAIL)
+            let_fall(self.study, suggestion.handle.number)
 
     def front(self) -> list[TrialRecord]:
         """The trials of the Pareto front, fewest refusals (or best first objective) first."""
         return list(self._front)
+
+    def on_front(self, record: TrialRecord) -> bool:
+        """Whether a trial is on the front."""
+        return any(found.trial == record.trial for found in self._front)
+
+    def give_back(self) -> None:
+        """Free the trials of workers that are gone."""
+        with storage_failures():
+            self._cleared()
+
+    @property
+    def sketch(self) -> dict[str, Any] | None:
+        """What the workers of the study have in common; None before the first."""
+        with storage_failures():
+            found: dict[str, Any] | None = self.study.user_attrs.get(IDENTITY)
+        return found
+
+    def set_sketch(self, sketch: Mapping[str, Any]) -> None:
+        """Keep what the workers of the study are to have in common."""
+        with storage_failures():
+            self.study.set_user_attr(IDENTITY, dict(sketch))
 
     def set_finished(self, finished: bool) -> None:
         """Note in the study whether the wanted number of trials is reached."""
@@ -158,253 +306,39 @@ def _shown(score: Score) -> dict[str, Any]:
     return {**score.as_json(), "rich_display": score.text, "md_display": score.text}
 
 
-def suggest(
-    trial: "optuna.trial.Trial",
-    components: Sequence[str],
-    last: int,
-    dimensions: int | str = 1,
-    layers: Sequence[int] | None = None,
-) -> AblationParameters:
-    """Sample one point of the search space; `last` is the index of the last decoder layer.
+def _seeded_sampler(profile: Profile) -> "optuna.samplers.BaseSampler":
+    """The sampler of a study."""
+    from heretic_tui.engine.sampling import SeededSampler
 
-    Where only some `layers` are ablated, the peak is sought among them. The direction index is sampled whatever the
-    scope, so that a multivariate sampler always sees one space. A weight of exactly 0 is reachable for the MLP and for
-    the embeddings: the range begins below 0 and is clamped there. The dimensions of the subspace are part of the space
-    only where they are to be searched.
-    """
-    scope = trial.suggest_categorical("direction_scope", ["global", "per layer"])
-    index = trial.suggest_float("direction_index", 0.4 * last, 0.9 * last)
-    peaks = (float(min(layers)), float(max(layers))) if layers else (0.6 * last, 1.0 * last)
-    kernels = {}
-    for component in components:
-        low = -0.25 if component in {MLP, EMBEDDINGS} else 0.8
-        peak = max(0.0, trial.suggest_float(f"{component}.max_weight", low, 1.5))
-        if component == EMBEDDINGS:
-            kernels[component] = Kernel.of_embeddings(peak)
-            continue
-        position = trial.suggest_float(f"{component}.max_weight_position", *peaks)
-        fraction = trial.suggest_float(f"{component}.min_weight", 0.0, 1.0)
-        distance = trial.suggest_float(f"{component}.min_weight_distance", 1.0, max(1.0, 0.6 * last))
-        kernels[component] = Kernel(peak, position, fraction * peak, distance)
-    if not isinstance(dimensions, int):
-        dimensions = trial.suggest_int(SUBSPACE, 1, MOST_DIMENSIONS)
-    return AblationParameters(index if scope == "global" else None, kernels, dimensions)
+    return SeededSampler(profile)
 
 
-def objective_values(profile: Profile, scores: Mapping[str, Score], base: Mapping[str, Score]) -> list[float]:
-    """What the sampler sees, in the order of the profile's objectives.
+def open_study(
+    profile: Profile, journal: Path, storage: "BaseStorage | None" = None, *, alone: bool = True
+) -> "optuna.Study":
+    """Open or create the study in the run's journal or in the storage that the profile names; or in one that is open.
 
-    In the 1.4.0 form the refusals count against the original model's, and below the KL target the divergence
-    gives way to a figure made of the refusals, so that trials that change nothing are not sought.
-    """
-    target = profile.sampler_objective
-    if target is None:
-        return [scores[spec.name].value for spec in profile.objectives]
-    refusals = next(spec.name for spec in profile.objectives if isinstance(spec, RefusalsSpec))
-    remaining = (scores[refusals].count or 0) / max(1, base[refusals].count or 0)
-    values = []
-    for spec in profile.objectives:
-        if isinstance(spec, KLDivergenceSpec):
-            divergence = scores[spec.name].value
-            near = divergence < target.target
-            values.append((remaining * target.target if near else divergence) / target.scale)
-        else:
-            values.append(remaining)
-    return values
-
-
-def open_study(location: str | None, profile: Profile, journal: Path) -> "optuna.Study":
-    """Open or create the study in the run's journal or, with a `location`, in that Optuna storage.
-
-    Trials that an interrupted session left running are closed. Raises `EngineError` for a damaged journal.
+    Who is `alone` closes the trials that an interrupted session left running. Raises `EngineError` for a damaged
+    journal.
     """
     import optuna
 
-    _quiet()
+    quiet_optuna()
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
-    with storage_failures(journal, location):
-        storage = opened_with(location) if location else journal_storage(journal)
-        name = STUDY_NAME if not location else journal.parent.name
+    with storage_failures(journal, profile.storage):
+        storage = storage or storage_at(profile.storage, journal)
+        name = STUDY_NAME if profile.storage is None else journal.parent.name
         study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, load_if_exists=True, sampler=_sampler(profile, 0)
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            load_if_exists=True,
+            sampler=_seeded_sampler(profile),
         )
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", profile.model_dump_json(exclude={"storage"}))
             study.set_user_attr("finished", False)
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)) if alone else ():
+            let_fall(study, trial.number)
     return study
-
-
-def read_study(location: str | None, journal: Path) -> "optuna.Study":
-    """Open a study to read it only; also one that the reference tool wrote. Raises `EngineError`."""
-    import optuna
-
-    _quiet()
-    if location is None and not journal.is_file():
-        raise EngineError(f"There is no study at {journal}.", "The run ended before its first trial; resume it.")
-    with storage_failures(journal, location, reading=True):
-        storage = opened_with(location) if location else journal_storage(journal)
-        names = optuna.get_all_study_names(storage)
-        wanted = journal.parent.name if location else STUDY_NAME
-        name = wanted if wanted in names else next(iter(names), None)
-        if name is None:
-            raise EngineError(
-                f"{journal} holds no study.", "If it is a run's journal, resume the run; if not, check the path."
-            )
-        return optuna.load_study(study_name=name, storage=storage)
-
-
-def want(study: "optuna.Study", trials: int) -> None:
-    """Note in a study how many trials it is to have; whoever runs it reads the number before every trial."""
-    with storage_failures():
-        study.set_user_attr("n_trials", trials)
-
-
-def wanted(study: "optuna.Study", profile: Profile) -> int:
-    """How many trials a study is to have. Raises `EngineError` where what it says is no number."""
-    try:
-        return in_range(study.user_attrs.get("n_trials", profile.n_trials), 1)
-    except (TypeError, ValueError) as error:
-        raise EngineError(f"The study does not say how many trials it is to have ({error}).", "Restore it.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignObjective:
-    """An objective of a study that has no profile of ours."""
-
-    name: str
-    label: str
-    optimization: str
-
-
-def read_foreign_study(journal: Path) -> tuple[list[TrialRecord], Sequence[Objective]]:
-    """The trials and objectives of a study file that the reference tool wrote."""
-    study = read_study(None, journal)
-    records = list(read_records(study))
-    names = list(records[0].scores) if records else []
-    directions = [direction.name.lower() for direction in study.directions]
-    return records, [ForeignObjective(name, name, way) for name, way in zip(names, directions, strict=False)]
-
-
-def read_records(study: "optuna.Study") -> Iterator[TrialRecord]:
-    """The finished trials of a study in order, numbered from 1, from its attributes."""
-    for trial in _finished(study):
-        try:
-            yield _record(trial)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"Trial {trial.number} of the study {study.study_name} is damaged ({error}).",
-                "Restore the study from a backup.",
-            ) from error
-
-
-def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
-    attributes = trial.user_attrs
-    return TrialRecord(
-        trial=in_range(attributes["index"], 1),
-        parameters=AblationParameters.from_json(
-            attributes.get("direction_index"),
-            attributes["parameters"],
-            in_range(attributes.get(SUBSPACE, 1), 1, MOST_DIMENSIONS),
-        ),
-        scores=_scores(attributes),
-        seconds=number_of(attributes["seconds"] if "seconds" in attributes else _duration(trial)),
-        ended_early=bool(attributes.get("censored", False)),
-        timing={str(name): number_of(seconds) for name, seconds in attributes.get("timing", {}).items()},
-    )
-
-
-def read_counted(study: "optuna.Study") -> Iterator[Counted]:
-    """What each of `read_records` counted; nothing for those of older versions and of the reference tool."""
-    for trial in _finished(study):
-        yield unpacked(trial.user_attrs.get("counted", {}))
-
-
-def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    import optuna
-
-    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return [trial for trial in trials if "parameters" in trial.user_attrs]
-
-
-def _scores(attributes: Mapping[str, Any]) -> dict[str, Score]:
-    if "scores" in attributes:
-        return {entry["name"]: Score.from_json(entry["score"]) for entry in attributes["scores"]}
-    count, total = int(attributes["refusals"]), int(attributes["n_bad_prompts"])
-    return {
-        "kl_divergence": Score(float(attributes["kl_divergence"])),
-        "refusals": Score(count / max(1, total), count, total),
-    }
-
-
-def _duration(trial: "optuna.trial.FrozenTrial") -> float:
-    return trial.duration.total_seconds() if trial.duration else math.nan
-
-
-def _sampler(profile: Profile, trial: int) -> "optuna.samplers.BaseSampler":
-    import optuna
-
-    seed = None if profile.seed is None else _seed(profile.seed, trial)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if profile.sampler == "gp":
-            # Greedy decoding gives the same scores every time.
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=profile.n_startup_trials, deterministic_objective=True
-            )
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=profile.n_startup_trials,
-            n_ei_candidates=profile.n_ei_candidates,
-            multivariate=profile.multivariate,
-        )
-
-
-def _seed(seed: int, trial: int) -> int:
-    """A seed for one trial; mixed, so that studies with neighbouring seeds do not share trials."""
-    import numpy as np
-
-    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
-
-
-@contextmanager
-def storage_failures(
-    journal: Path | None = None, location: str | None = None, *, reading: bool = False
-) -> Iterator[None]:
-    """Turn what a storage raises into errors that say what to do; `reading` it, nothing else than it can be wrong."""
-    try:
-        yield
-    except OSError as error:
-        path = Path(error.filename) if error.filename else journal or Path("the run's journal")
-        raise write_failure(path, error) from error
-    except (KeyError, TypeError, ValueError) as error:
-        told = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-        told = told or any(words in str(error) for words in ("log format", "integer string"))
-        if journal is None or (isinstance(error, ValueError) and not (told or reading)):
-            raise
-        raise _damaged_journal(journal, error) from error
-    except EngineError:
-        raise
-    except Exception as error:
-        if is_storage_error(error):
-            raise storage_error(location or "of the study", error) from error
-        if journal is None or location is not None:
-            raise
-        raise _damaged_journal(journal, error) from error  # what a journal may hold is anything, and fails anyhow
-
-
-def _damaged_journal(journal: Path, error: Exception) -> EngineError:
-    return EngineError(
-        f"The journal {journal} is damaged ({error or type(error).__name__}).",
-        "Restore it from a backup; its intact lines can be copied to a new file.",
-    )
-
-
-def _quiet() -> None:
-    """Optuna logs to the terminal on its own; a screen or a JSON stream must not be written over."""
-    import optuna
-
-    optuna.logging.disable_default_handler()
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event
 from heretic_tui.formats import duration, one_line
-from heretic_tui.screens import trials
+from heretic_tui.screens import crew, trials
 from heretic_tui.screens.dialogs import Ask, Confirm
 from heretic_tui.screens.frame import FrameScreen
 from heretic_tui.screens.watching import gauges_of, log_of, show_workers
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
     from heretic_tui.engine.requests import Kind
 
+ROOMY = 30
+"""Rows from which the workers are listed without being asked for."""
 REDRAW = 0.25
 """Seconds between two redraws of table and scatter: each costs time that the keys need."""
 
@@ -64,6 +66,7 @@ class StudyScreen(FrameScreen):
         Binding("plus,equals_sign", "add", "Trials", key_display="+", id="study.add", tooltip="Add trials"),
         Binding("e", "end", "End here", show=False, id="study.end", tooltip="End the study with the trials it has"),
         Binding("d", "detach", "Detach", show=False, id="study.detach", tooltip="Leave; the study goes on by itself"),
+        Binding("w", "workers", "Workers", show=False, id="study.workers", tooltip="Show or hide who works on it"),
         Binding("z", "scale", "Scale", show=False, id="study.scale", tooltip="Scatter: automatic, log or linear"),
         Binding(
             "left", "walk(-1)", "Front, left", show=False, id="study.left", tooltip="Next on the front to the left"
@@ -75,6 +78,8 @@ class StudyScreen(FrameScreen):
         super().__init__()
         self.order: trials.Order = "front"
         self.front_only = False
+        self.crew_shown: bool | None = None
+        """Whether the workers are listed; None where there is room for them."""
         self.logarithmic: bool | None = None
         self._stale = True
         self._columns: tuple[Any, ...] = ()
@@ -90,6 +95,7 @@ class StudyScreen(FrameScreen):
                 with Vertical(id="trials", classes="panel"):
                     yield Rows(empty=NO_RUN, id="table")
                     yield Static("", id="phases", markup=False)
+                    yield Static("", id="crew", markup=False)
                 with Vertical(id="trial", classes="panel"):
                     yield Static("", id="words", markup=False)
                     yield ProgressLine(id="progress")
@@ -149,6 +155,7 @@ class StudyScreen(FrameScreen):
         with self.app.batch_update():
             self._show_table(study)
             self._show_phases(study)
+            self._show_crew(study)
             self._show_selection()
             self.query_one(LogView).show(log_of(study, self.state))
 
@@ -196,6 +203,14 @@ class StudyScreen(FrameScreen):
         if waiting:
             lines = [f"✓ {one_line(one.phase)}: {one_line(one.result)} ({duration(one.seconds)})" for one in done]
             put(phases, "\n".join([*lines, *_now(self.activity)]))
+
+    def _show_crew(self, study: StudyView | None) -> None:
+        """Who works on the study, where that is more than one."""
+        lines = crew.lines(study) if study else []
+        wanted = self.size.height >= ROOMY if self.crew_shown is None else self.crew_shown
+        place = self.query_one("#crew", Static)
+        place.set_class(bool(lines) and wanted, "-shown")
+        put(place, one_per_line(lines))
 
     def _show_selection(self) -> None:
         study = self.study
@@ -269,6 +284,14 @@ class StudyScreen(FrameScreen):
     def _points(self, trial: int) -> list[Any]:
         return [point for point in self.query_one(Scatter).cloud.points if point.key == trial]
 
+    def action_workers(self) -> None:
+        """Show or hide the workers."""
+        if self.study is None or not crew.lines(self.study):
+            self.notify("One process alone works on it. More begin with: heretic-tui worker RUN", markup=False)
+            return
+        self.crew_shown = not self.query_one("#crew").has_class("-shown")
+        self._again()
+
     def action_front(self) -> None:
         """Show the front alone, or all."""
         self.front_only = not self.front_only
@@ -306,6 +329,8 @@ class StudyScreen(FrameScreen):
         study = self.study
         if self.control.studying:
             self.control.stop()
+            if study is not None and self.live and len(study.crew) > 1:
+                self._ask(study, "pause")
         elif study is None:
             self.notify("There is no run to go on with. Press 1 to choose a model or a run.", markup=False)
         elif study.workers:
@@ -432,6 +457,11 @@ def _now(activity: Activity | None) -> list[str]:
     if activity is None:
         return []
     return [f"… {one_line(activity.phase)}" if activity.phase else "… starting the engine: seconds, the first time"]
+
+
+def one_per_line(lines: Sequence[str]) -> str:
+    """Foreign lines as harmless data."""
+    return "\n".join(one_line(line) for line in lines)
 
 
 def _whole_number(text: str) -> str | None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from heretic_tui.engine.front import Objective, point
+from heretic_tui.engine.ownership import process_of
 from heretic_tui.engine.parameters import BEFORE_LAYERS, EMBEDDINGS, Kernel
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.style import PLAIN, AblationStyle
-from heretic_tui.formats import duration, heading
+from heretic_tui.formats import duration, heading, one_line
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.layer_weights import BARS, Weights
 from heretic_tui.widgets.rows import Column, Row
@@ -30,6 +31,7 @@ def columns(study: StudyView) -> tuple[Column, ...]:
         Column("scope", 6, "right", drop=1),
         Column("time", 7, "right", drop=2),
         Column("", 1),
+        *([Column("by", 7, "right", drop=5)] if study.shared else []),
         *(Column(re.split(r"[._]", component)[0], 9, "right", drop=4) for component in components(study)),
     )
 
@@ -66,21 +68,22 @@ def rows(study: StudyView, order: Order = "front", *, front_only: bool = False) 
     on_front = study.on_front
     names = [*(one.name for one in study.objectives), *other_scores(study)]
     trials = ordered(study, order, front_only=front_only)
-    found = [_row(record, names, record.trial in on_front) for record in trials]
+    by = study.shared
+    found = [_row(record, names, record.trial in on_front, by=by) for record in trials]
     if study.base:
-        found.append(
-            Row(0, ("orig", *_texts(study.base, names), "", "", "", *("" for _ in components(study))), "rows--dim")
-        )
+        empty = ("" for _ in [*range(3 + by), *components(study)])
+        found.append(Row(0, ("orig", *_texts(study.base, names), *empty), "rows--dim"))
     return found
 
 
-def _row(record: TrialRecord, names: Sequence[str], on_front: bool) -> Row:
+def _row(record: TrialRecord, names: Sequence[str], on_front: bool, *, by: bool) -> Row:
     cells = (
         f"{'★' if on_front else ''}{record.trial}",
         *_texts(record.scores, names),
         scope(record),
         duration(record.seconds),
         "⋯" if record.ended_early else "",
+        *([one_line(process_of(record.worker))] if by else []),
         *(_peak(component, kernel) for component, kernel in record.parameters.kernels.items()),
     )
     return Row(record.trial, cells, "rows--mark" if on_front else "rows--dim" if record.ended_early else "")

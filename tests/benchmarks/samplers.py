@@ -2,7 +2,9 @@
 
 A study for every sampler and seed on one loaded model; what is compared is the area that the front covers between no
 refusals at no KL divergence (1) and all refusals, or as much divergence as `--kl` says (0): after a number of trials,
-and after a number of seconds since the first trial began. Short answers make a trial cheap:
+and after a number of seconds since the first trial began. The seconds are the processor's, of all its threads, so that
+other work on the machine does not stretch them; `OMP_NUM_THREADS=1` makes them those of a clock. Short answers make a
+trial cheap:
 
     python tests/benchmarks/samplers.py heretic_tui/demo/demo-llama demo
     python tests/benchmarks/samplers.py SMOLLM2 tests/end_to_end/disclaimers.toml --set max_response_length=24
@@ -38,9 +40,9 @@ def study(session, model, profile):
     with tempfile.TemporaryDirectory() as folder:
         for event in start_study(model, profile, "sampler", Path(folder), load=session.load):
             if isinstance(event, TrialStarted) and began is None:
-                began = time.perf_counter()
+                began = time.process_time()
             if isinstance(event, TrialFinished):
-                found.append((event.record, time.perf_counter() - began))
+                found.append((event.record, time.process_time() - began))
     kl = next(spec for spec in profile.objectives if isinstance(spec, KLDivergenceSpec))
     return found, [next(spec for spec in profile.objectives if spec is not kl), kl]
 

@@ -69,7 +69,7 @@ def main() -> None:
         asked = Profile(seed=1, n_trials=2000, n_startup_trials=0)
         run = create_run(Path(folder), "model", "overhead", asked)
         drawn = asked.model_copy(update={"n_startup_trials": 10**6})
-        search = Search(open_study(None, asked, run.journal), asked)
+        search = Search(open_study(asked, run.journal), asked)
         view = StudyView(run.path, "model", asked.objectives, 2000, BASE)
         rows = {}
         for place in PLACES:
@@ -89,7 +89,7 @@ def main() -> None:
         for place, row in rows.items():
             print(f"trial {place:>5} " + "".join(f"{row[name]:>11.2f}" for name in names), flush=True)
         began = time.perf_counter()
-        Search(open_study(None, asked, run.journal), asked)
+        Search(open_study(asked, run.journal), asked)
         size = run.journal.stat().st_size
         print(f"opening the study of {len(search.records)} trials again: {time.perf_counter() - began:.1f} s, "
               f"{size / 1e6:.1f} MB of journal")  # fmt: skip

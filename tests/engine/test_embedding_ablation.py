@@ -32,8 +32,8 @@ from heretic_tui.engine.inspection.reading import streams
 from heretic_tui.engine.parameters import EMBEDDINGS, AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import Run
-from heretic_tui.engine.search import suggest
 from heretic_tui.engine.session import Session
+from heretic_tui.engine.space import suggest
 from heretic_tui.engine.style import AblationStyle, style_of
 from heretic_tui.profile.schema import Profile
 

@@ -27,7 +27,7 @@ from heretic_tui.engine.search import Search, open_study
 run = Run(Path(sys.argv[1]))
 with run.locked():
     repair_journal(run.journal)
-    search = Search(open_study(None, run.profile, run.journal), run.profile)
+    search = Search(open_study(run.profile, run.journal), run.profile)
     announcer, listener = Announcer(run.path, "cpu"), Listener(run.path)
     base = run.base_scores()
     while True:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from heretic_tui.engine.front import hypervolume, pareto_front
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.search import ForeignObjective
+from heretic_tui.engine.studies import ForeignObjective
 
 OBJECTIVES = [ForeignObjective("a", "A", "minimize"), ForeignObjective("b", "B", "minimize")]
 

@@ -11,7 +11,8 @@ from dataclasses import asdict
 import pytest
 
 from heretic_tui.engine import ownership
-from heretic_tui.engine.ownership import OWNER, Pulse, claimed, read_claim
+from heretic_tui.engine.errors import EngineError
+from heretic_tui.engine.ownership import OWNERS, Pulse, claimed, read_claim, read_claims
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
 
@@ -37,9 +38,15 @@ def holder(study):
     process.stdout.close()
 
 
+def file_of(folder):
+    """The file of the only claim in a folder."""
+    (path,) = (folder / OWNERS).glob("*.json")
+    return path
+
+
 def rewritten(folder, **changed):
     """The claim in a folder with some of it changed."""
-    path = folder / OWNER
+    path = file_of(folder)
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     return read_claim(folder)
 
@@ -62,6 +69,12 @@ def test_a_run_whose_process_was_killed_is_dead_although_its_claim_stands(study,
     assert not found.finished
     assert found.state == "dead"
     assert found.told.startswith("dead since 20")
+
+
+def test_a_process_that_has_ended_is_dead_before_its_parent_has_asked_how(study, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert summarize(study).state == "dead"
 
 
 def test_the_next_process_takes_a_dead_run_over_and_leaves_no_claim(study, holder):
@@ -89,7 +102,7 @@ def test_of_a_process_on_another_machine_only_its_signs_of_life_count(tmp_path):
         assert claim.alive
         assert not claim.owner.itself
         past = time.time() - ownership.SILENCE - 1
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         ownership._signs.clear()  # as somebody who looks for the first time
         assert not read_claim(tmp_path).alive
 
@@ -97,12 +110,12 @@ def test_of_a_process_on_another_machine_only_its_signs_of_life_count(tmp_path):
 def test_a_clock_that_was_set_makes_nobody_on_this_machine_seem_dead_or_alive(study, holder, monkeypatch):
     """Neither the watcher's clock nor the stamps matter where the process itself can be asked for."""
     for shift in (-1e6, 1e6):
-        os.utime(study.path / OWNER, (time.time() + shift,) * 2)
+        os.utime(file_of(study.path), (time.time() + shift,) * 2)
         assert summarize(study).state == "running"
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     for shift in (-1e6, 1e6):
-        os.utime(study.path / OWNER, (time.time() + shift,) * 2)
+        os.utime(file_of(study.path), (time.time() + shift,) * 2)
         assert summarize(study).state == "dead"
 
 
@@ -118,7 +131,7 @@ def signs(folder, monkeypatch, stamps, seconds=60):
     """Whether a process on another machine seems alive, looked at every so many seconds by a clock nobody sets."""
     began, seen = time.monotonic(), []
     for look, stamp in enumerate(stamps):
-        os.utime(folder / OWNER, (stamp, stamp))
+        os.utime(file_of(folder), (stamp, stamp))
         monkeypatch.setattr(time, "monotonic", lambda now=began + look * seconds: now)
         seen.append(read_claim(folder).alive)
     return seen
@@ -148,10 +161,10 @@ def test_signs_of_life_are_given_now_and_then(tmp_path, monkeypatch):
     with claimed(tmp_path):
         pulse = Pulse(tmp_path)
         past = time.time() - 1000
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         pulse.beat()
         assert read_claim(tmp_path).seen > past + 900
-        os.utime(tmp_path / OWNER, (past, past))
+        os.utime(file_of(tmp_path), (past, past))
         pulse.beat()
         assert read_claim(tmp_path).seen < past + 1
         monkeypatch.setattr(ownership, "PULSE", 0)
@@ -179,7 +192,8 @@ def test_a_claim_of_no_process_is_none(tmp_path, changed):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": 1}', "\x00", '{"host": "a", "more": 1}'])
 def test_a_claim_that_cannot_be_understood_is_none(tmp_path, content):
-    (tmp_path / OWNER).write_text(content)
+    (tmp_path / OWNERS).mkdir()
+    (tmp_path / OWNERS / "a-1-2.json").write_text(content)
     assert read_claim(tmp_path) is None
 
 
@@ -192,6 +206,51 @@ def test_without_the_proc_file_system_the_start_is_asked_of_the_system(monkeypat
     monkeypatch.setattr(ownership, "Path", lambda _: (_ for _ in ()).throw(OSError()))
     assert ownership._start_of(os.getpid()).isdigit()
     assert ownership._start_of(2**22 + 1) is None
+
+
+def test_several_processes_work_on_a_run_and_each_has_a_claim_of_its_own(study, holder):
+    with study.joined() as owner:
+        claims = read_claims(study.path)
+        assert [claim.owner.process for claim in claims] == [holder.pid, os.getpid()]
+        assert summarize(study).told == f"running, process {holder.pid}"
+        assert not ownership.gone(study.path, owner.name, all_here=True)
+    assert [claim.owner.process for claim in read_claims(study.path)] == [holder.pid]
+
+
+def test_a_run_that_workers_are_at_cannot_be_had_alone(study):
+    study.want(9)
+    joined = HOLDER.replace(".locked()", ".joined()")
+    process = subprocess.Popen([sys.executable, "-c", joined, str(study.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(EngineError, match=f"process {process.pid}"), study.locked():
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with study.locked():
+        assert summarize(study).told == "running"
+
+
+def test_a_worker_without_a_claim_has_left_where_all_have_theirs_here(tmp_path):
+    assert ownership.gone(tmp_path, "box-1-2", all_here=True)
+    assert not ownership.gone(tmp_path, "box-1-2", all_here=False)
+
+
+def test_the_claims_of_the_dead_are_cleared_and_those_of_the_living_stay(study, holder):
+    with study.joined():
+        holder.kill()
+        holder.wait()
+        assert len(read_claims(study.path)) == 2
+        ownership.clear_dead(study.path)
+        assert [claim.owner.process for claim in read_claims(study.path)] == [os.getpid()]
+
+
+def test_an_owner_s_name_tells_its_process_and_its_machine():
+    name = ownership.Owner("gpu-box_2", "boot", 4711, "99", 0.0).name
+    assert name == "gpu-box-2-4711-99"
+    assert ownership.process_of(name) == "4711"
+    assert ownership.place_of(name) == "process 4711 on gpu-box-2"
 
 
 def test_a_folder_that_is_only_read_shows_its_claim(study, holder):

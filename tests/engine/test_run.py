@@ -190,10 +190,9 @@ def test_a_trial_that_ended_early_is_known_by_its_attribute(study):
     assert not any(record.ended_early for record in study.records())
     assert "ended_early" not in study.records()[1].as_json()
     journal = study.path / JOURNAL
-    line = next(line for line in journal.read_text(encoding="utf-8").splitlines() if '"index":2' in line)
-    journal.write_text(
-        journal.read_text(encoding="utf-8").replace(line, line + "\n" + line.replace('"index":2', '"censored":true')),
-        encoding="utf-8",
-    )
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    place = next(n for n, line in enumerate(lines) if '"trial_id":1,' in line and '"user_attr":{"seconds"' in line)
+    lines.insert(place, json.dumps({**json.loads(lines[place]), "user_attr": {"censored": True}}))
+    journal.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert [record.ended_early for record in study.records()] == [False, True, False, False]
     assert study.records()[1].as_json()["ended_early"] is True

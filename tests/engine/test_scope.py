@@ -20,7 +20,7 @@ from heretic_tui.engine.export import export_adapter, export_merged, model_card
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.search import suggest
+from heretic_tui.engine.space import suggest
 from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
 from heretic_tui.layer_ranges import NoLayers, layers_of, shown_layers
 from heretic_tui.profile import store

@@ -16,16 +16,9 @@ from heretic_tui.engine.front import best_compromise, pareto_front
 from heretic_tui.engine.journal import repair_journal
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.search import (
-    ForeignObjective,
-    Search,
-    objective_values,
-    open_study,
-    read_foreign_study,
-    read_records,
-    read_study,
-    suggest,
-)
+from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.space import objective_values, suggest
+from heretic_tui.engine.studies import ForeignObjective, read_foreign_study, read_records, read_study
 from heretic_tui.profile.schema import Profile
 
 LAYERS = 30
@@ -62,7 +55,7 @@ def scores_of(parameters):
 
 def search_in(folder, settings=None):
     settings = settings or profile()
-    return Search(open_study(None, settings, folder / "study.journal"), settings)
+    return Search(open_study(settings, folder / "study.journal"), settings)
 
 
 def one_trial(search):
@@ -128,11 +121,8 @@ def test_a_model_of_few_layers_has_a_search_space_too(tmp_path, layers):
 
 def test_a_trial_stands_in_the_journal_with_the_reference_tool_s_attributes(tmp_path):
     found = one_trial(search_in(tmp_path))
-    lines = [json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines()]
-    attributes = {}
-    for line in lines:
-        if "trial_id" in line:
-            attributes |= line.get("user_attr", {})
+    (trial,) = read_study(None, tmp_path / "study.journal").trials
+    attributes = trial.user_attrs
     assert attributes["index"] == 1
     assert attributes["direction_index"] == found.parameters.direction_index
     assert attributes["parameters"] == found.parameters.as_json()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.leave import known
 from heretic_tui.engine.live import file_of
-from heretic_tui.engine.ownership import OWNER, claimed, read_claim
+from heretic_tui.engine.ownership import OWNERS, claimed, read_claim
 from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.run import Run, open_run
 from heretic_tui.engine.summary import summarize
@@ -83,18 +83,25 @@ TEXTS = {
 }
 
 
+def written(folder, content):
+    """A claim of this content in a run's folder."""
+    path = folder / OWNERS / "box-1-2.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.parametrize("what", TEXTS)
 def test_a_claim_that_does_not_fit_its_schema_is_none(tmp_path, caplog, attempt, what):
     text = TEXTS[what]
-    (tmp_path / OWNER).write_bytes(text if isinstance(text, bytes) else text.encode())
+    written(tmp_path, text if isinstance(text, bytes) else text.encode())
     assert read_claim(tmp_path) is None
     assert "is not used" in caplog.text
-    attempt(f"{OWNER}: {what}", caplog.messages[0].partition("not used: ")[2])
+    attempt(f"claim: {what}", caplog.messages[0].partition("not used: ")[2])
 
 
 def test_a_sign_of_life_from_the_future_grows_old_like_any_other(tmp_path):
-    (tmp_path / OWNER).write_text(json.dumps(CLAIM))
-    os.utime(tmp_path / OWNER, (1e11, 1e11))
+    os.utime(written(tmp_path, json.dumps(CLAIM).encode()), (1e11, 1e11))
     assert read_claim(tmp_path).seen < 1e10
 
 

@@ -11,7 +11,7 @@ from heretic_tui.engine.events import Event
 from heretic_tui.engine.live import Running
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
-from heretic_tui.engine.search import ForeignObjective
+from heretic_tui.engine.studies import ForeignObjective
 from heretic_tui.preferences import Preferences
 from heretic_tui.state import StudyView
 from heretic_tui.worker import EngineWorker

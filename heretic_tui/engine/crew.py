@@ -1,0 +1,109 @@
+"""Working on a study as one of several: joining it, giving back what the dead leave, finding it by its storage."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from heretic_tui.engine.background import Job
+from heretic_tui.engine.errors import EngineError, write_failure
+from heretic_tui.engine.files import write_text
+from heretic_tui.engine.kinship import differences
+from heretic_tui.engine.language_model import LanguageModel
+from heretic_tui.engine.leave import say_yes
+from heretic_tui.engine.loading import Loader
+from heretic_tui.engine.mending import mend
+from heretic_tui.engine.ownership import Owner, clear_dead, elsewhere, gone, read_claims
+from heretic_tui.engine.run import PROFILE, Run
+from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.storages import storage_at, storage_failures
+from heretic_tui.private import make_folder
+from heretic_tui.profile import store
+from heretic_tui.profile.schema import Profile
+
+
+def on_device(device: str | None, load: Loader) -> Loader:
+    """A loader that puts models on this device, whatever the profile says; None leaves it to the profile."""
+
+    def load_there(name: str, profile: Profile) -> Job[LanguageModel]:
+        return load(name, profile.model_copy(update={"device_map": device}))
+
+    return load if device is None else load_there
+
+
+@contextmanager
+def search_of(run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None) -> Iterator[tuple[Search, list[str]]]:
+    """The search of a run for one of its workers, and what of the run's folder had to be mended, in words.
+
+    `device` is what its trials are computed on. A `storage` is another way to the run's study. What is left of workers that are gone is given back, at the beginning
+    and at the end.
+    """
+    mended = mend(run) if alone else []
+    profile = run.profile if storage is None else run.profile.model_copy(update={"storage": storage})
+    if profile.storage is not None:  # who works on a study by its name means the place that it is in
+        say_yes("storage", profile.storage)
+    with storage_failures(run.journal, profile.storage):
+        place = storage_at(profile.storage, run.journal)
+    study = open_study(profile, run.journal, place, alone=alone)
+    here = profile.storage is None
+    search = Search(
+        study,
+        profile,
+        storage=place,
+        worker=owner.name,
+        device=device,
+        gone=lambda worker: gone(run.path, worker, all_here=here),
+    )
+    if alone:
+        clear_dead(run.path)
+    try:
+        yield search, mended
+    finally:
+        if not elsewhere(read_claims(run.path)):
+            with suppress(EngineError):  # the storage is away: the next worker gives them back
+                search.give_back()
+                clear_dead(run.path)
+
+
+def check_kinship(run: Run, search: Search, own: Mapping[str, Any]) -> None:
+    """Raise `EngineError` where a worker would measure something else than the others."""
+    known = search.sketch
+    if known is None:
+        search.set_sketch(own)
+    elif found := differences(known, own):
+        raise EngineError(
+            f"This worker does not fit {run.name}: {'; '.join(found)}.",
+            "Its trials could not be compared with those of the others. Make them the same, or begin a new run.",
+        )
+
+
+def run_of_study(location: str, name: str, runs_dir: Path) -> Run:
+    """The run of a study in a storage, for a worker that knows only its URL and name. Raises `EngineError`.
+
+    Below `runs_dir` that is the folder of the study's name. Where there is none, as on a machine that shares no disk
+    with the others, one is made of what the study tells, and the worker measures directions and baseline itself.
+    """
+    if Path(name).name != name:
+        raise EngineError(f"{name} cannot be the name of a study.", "Give the name of the run that it belongs to.")
+    path = runs_dir / name
+    import optuna
+
+    say_yes("storage", location)  # who names it means it
+    with storage_failures(None, location):
+        storage = storage_at(location, path)
+        names = optuna.get_all_study_names(storage)
+        if name not in names:
+            raise EngineError(f"The storage has no study {name}.", f"It has: {', '.join(sorted(names)) or 'none'}.")
+        settings = optuna.load_study(study_name=name, storage=storage).user_attrs.get("settings")
+    if (path / PROFILE).is_file():
+        return Run(path)
+    if settings is None:
+        raise EngineError(f"The study {name} does not tell its settings.", "It was not begun by this program.")
+    profile = Profile.model_validate({**json.loads(settings), "storage": location})
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    write_text(path / PROFILE, store.dump(profile))
+    return Run(path)

@@ -1,0 +1,89 @@
+"""A worker with a made-up engine: it claims trials of a study, scores them at once or after a while, and tells them."""
+
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from heretic_tui.engine.ownership import claimed, gone
+from heretic_tui.engine.parameters import AblationParameters
+from heretic_tui.engine.records import Score
+from heretic_tui.engine.search import Search, open_study
+from heretic_tui.engine.storages import storage_at
+from heretic_tui.profile.schema import Profile
+
+LAYERS = 30
+COMPONENTS = ("attn.o_proj", "mlp.down_proj")
+PROMPTS = 100
+BASE = {"refusals": Score(0.9, 90, PROMPTS), "kl_divergence": Score(0.0)}
+
+
+def settings(trials: int, storage: str | None = None, **changes: object) -> Profile:
+    """The profile of a made-up study."""
+    return Profile(**{"seed": 1, "n_trials": trials, "n_startup_trials": trials, "storage": storage, **changes})
+
+
+def scored(parameters: AblationParameters) -> dict[str, Score]:
+    """Scores with a trade-off that depend on the parameters alone."""
+    kernels = parameters.kernels
+    strength = kernels["attn.o_proj"].max_weight + kernels["mlp.down_proj"].max_weight
+    count = round(PROMPTS * max(0.0, 1 - strength / 3))
+    return {"refusals": Score(count / PROMPTS, count, PROMPTS), "kl_divergence": Score(strength**2 / 5)}
+
+
+def search_in(
+    folder: Path, profile: Profile, worker: str = "", *, alone: bool = False, gone: Callable[[str], bool] | None = None
+) -> Search:
+    """The search of a worker of this name on the study of a folder."""
+    journal = folder / "study.journal"
+    storage = storage_at(profile.storage, journal)
+    study = open_study(profile, journal, storage, alone=alone)
+    return Search(study, profile, storage=storage, worker=worker, device="cpu", gone=gone or (lambda name: False))
+
+
+def work(
+    folder: Path,
+    profile: Profile,
+    seconds: float = 0.0,
+    enough: int = 0,
+    ready: Callable[[], object] = lambda: None,
+) -> list[tuple[int, float]]:
+    """Work until the study is done; gives each trial's number and what asking and telling it cost in seconds.
+
+    `ready` is called once the study is open. With `enough`, so many trials of its own are.
+    """
+    spent: list[tuple[int, float]] = []
+    with claimed(folder) as owner:
+        here = profile.storage is None
+        search = search_in(folder, profile, owner.name, gone=lambda name: gone(folder, name, all_here=here))
+        ready()
+        chance = random.Random(owner.name)
+        while not search.done and not (enough and len(spent) >= enough):
+            began = time.perf_counter()
+            suggestion = search.ask(COMPONENTS, LAYERS)
+            asked = time.perf_counter() - began
+            if suggestion is None:
+                time.sleep(0.05)
+                continue
+            # As long as it takes on the average, but never all at the same moment.
+            time.sleep(-seconds * math.log(1 - chance.random()) if seconds else 0.0)
+            began = time.perf_counter()
+            refused = [index % 3 == 0 for index in range(PROMPTS)]
+            record = search.tell(
+                suggestion, scored(suggestion.parameters), BASE, seconds, counted={"refusals": refused}
+            )
+            if record is not None:
+                spent.append((record.trial, asked + time.perf_counter() - began))
+    return spent
+
+
+if __name__ == "__main__":
+    place, asked_for, pause = sys.argv[1:]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()  # all begin together, however long each took to get here
+    done = work(Path(place), Profile.model_validate_json(asked_for), float(pause))
+    sys.stdout.write(json.dumps(done) + "\n")

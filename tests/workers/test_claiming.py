@@ -1,0 +1,218 @@
+"""Several workers on one study: every number is told once, whoever takes it and whoever dies, in every storage."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import optuna
+import pytest
+from made_up import BASE, COMPONENTS, LAYERS, scored, search_in, settings
+
+from heretic_tui.engine import search as search_module
+from heretic_tui.engine import storages
+from heretic_tui.engine.records import Score
+from heretic_tui.engine.studies import want, want_pause
+
+MADE_UP = Path(__file__).parent / "made_up.py"
+COUNTER = count(1)
+KINDS = ["journal", "database", "proxy"]
+
+
+@pytest.fixture
+def asked(request, tmp_path):
+    """Makes the profile of a new study, in a folder of its own, in the storage that the test is about."""
+
+    def ask(kind, trials, **changes):
+        url = None if kind == "journal" else request.getfixturevalue(kind)
+        folder = tmp_path / f"study-{os.getpid()}-{next(COUNTER)}"
+        folder.mkdir()
+        return folder, settings(trials, url, **changes)
+
+    return ask
+
+
+def one_trial(search):
+    suggestion = search.ask(COMPONENTS, LAYERS)
+    return suggestion and search.tell(suggestion, scored(suggestion.parameters), BASE, 1.0)
+
+
+def numbers(search):
+    search.refresh()
+    return sorted(record.trial for record in search.records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_that_take_turns_tell_every_number_once(asked, kind):
+    folder, profile = asked(kind, 12)
+    crew = [search_in(folder, profile, name) for name in "abc"]
+    under_way = []
+    chance = random.Random(3)
+    while not all(search.done for search in crew):
+        search = chance.choice(crew)
+        if len(under_way) < 3 and (suggestion := search.ask(COMPONENTS, LAYERS)):
+            under_way.append((search, suggestion))
+        elif under_way:
+            owner, suggestion = under_way.pop(chance.randrange(len(under_way)))
+            owner.tell(suggestion, scored(suggestion.parameters), BASE, 1.0)
+    assert all(numbers(search) == list(range(1, 13)) for search in crew)
+    assert {record.worker for record in crew[0].records} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_number_of_a_dead_worker_is_done_by_another_and_its_late_word_changes_nothing(asked, kind):
+    folder, profile = asked(kind, 4)
+    dying = search_in(folder, profile, "dying")
+    living = search_in(folder, profile, "living", gone=lambda worker: worker == "dying")
+    lost = dying.ask(COMPONENTS, LAYERS)
+    while not living.done:
+        one_trial(living)
+    assert dying.tell(lost, {name: Score(0.0) for name in BASE}, BASE, 1.0) is None
+    assert not dying.holds(lost)
+    dying.drop(lost)
+    assert numbers(dying) == numbers(living) == [1, 2, 3, 4]
+    assert {record.worker for record in dying.records} == {"living"}
+
+
+def test_what_a_worker_samples_is_decided_by_the_seed_and_the_number_of_the_trial(asked):
+    folder, profile = asked("journal", 9)
+    alone = search_in(folder, profile, alone=True)
+    whole = [one_trial(alone) for _ in range(9)]
+    folder, profile = asked("journal", 9)
+    crew = [search_in(folder, profile, name) for name in "ab"]
+    first = crew[0].ask(COMPONENTS, LAYERS)
+    while len(numbers(crew[1])) < 8:
+        one_trial(crew[1])
+    crew[0].tell(first, scored(first.parameters), BASE, 1.0)
+    assert numbers(crew[0]) == list(range(1, 10))
+    assert {r.trial: r.parameters for r in crew[0].records} == {r.trial: r.parameters for r in whole}
+
+
+def test_of_two_slots_of_one_number_only_the_first_counts(asked):
+    folder, profile = asked("journal", 2)
+    search = search_in(folder, profile, "a")
+    for _ in range(3):
+        search.study.add_trial(
+            optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"index": 1})
+        )
+    other = search_in(folder, profile, "b")
+    told = [one_trial(worker) for worker in (search, other, search, other)]
+    assert [record and record.trial for record in told] == [1, 2, None, None]
+    states = [trial.state.name for trial in search.study.trials]
+    assert sorted(states) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
+
+
+def test_a_worker_that_died_before_it_put_its_name_to_a_trial_blocks_nothing(asked, monkeypatch):
+    folder, profile = asked("journal", 2)
+    search = search_in(folder, profile, "a")
+    search.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"index": 1}))
+    search.study.ask()
+    assert one_trial(search).trial == 2
+    assert search.ask(COMPONENTS, LAYERS) is None
+    monkeypatch.setattr(search_module, "NAMELESS", 0)
+    assert one_trial(search).trial == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 6), (6, 3)])
+def test_the_number_of_trials_may_change_while_several_work(asked, before, after):
+    folder, profile = asked("journal", before)
+    crew = [search_in(folder, profile, name) for name in "ab"]
+    held = crew[0].ask(COMPONENTS, LAYERS)
+    one_trial(crew[1])
+    want(crew[1].study, after)
+    crew[0].tell(held, scored(held.parameters), BASE, 1.0)
+    while not all(search.done for search in crew):
+        for search in crew:
+            one_trial(search)
+    assert numbers(crew[0]) == list(range(1, after + 1))
+
+
+def test_a_trial_ends_early_by_what_another_worker_has_finished(asked, monkeypatch):
+    monkeypatch.setattr(search_module, "LOOK", 0)
+    monkeypatch.setattr(search_module, "SHARE", 0)
+    folder, profile = asked("journal", 4)
+    one, other = search_in(folder, profile, "a"), search_in(folder, profile, "b")
+    bad = {"refusals": Score(0.9, 90, 100), "kl_divergence": Score(3.0)}
+    assert not one.beaten(bad)
+    one_trial(other)
+    assert one.beaten(bad)
+    assert [record.worker for record in one.news()] == ["b"]
+    assert one.news() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wish_to_pause_reaches_every_worker_that_was_there_and_none_that_comes_later(asked, kind):
+    folder, profile = asked(kind, 4)
+    crew = [search_in(folder, profile, name) for name in "ab"]
+    assert not any(search.asked_to_pause() for search in crew)
+    want_pause(crew[0].study)
+    assert all(search.asked_to_pause() for search in crew)
+    assert not search_in(folder, profile, "c").asked_to_pause()
+
+
+def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(asked, monkeypatch):
+    monkeypatch.setattr(storages, "HEARTBEAT", 1)
+    monkeypatch.setattr(search_module, "HEARTBEAT", 1)
+    monkeypatch.setattr(storages, "SILENCE", 2)
+    folder, profile = asked("database", 2)
+    silent, busy, living = (search_in(folder, profile, name) for name in ("silent", "busy", "living"))
+    lost, kept = silent.ask(COMPONENTS, LAYERS), busy.ask(COMPONENTS, LAYERS)
+    silent._beating.close()
+    deadline = time.monotonic() + 60
+    while (again := living.ask(COMPONENTS, LAYERS)) is None:
+        assert time.monotonic() < deadline, "nobody got the trial"
+        time.sleep(0.2)
+    assert again.trial == lost.trial
+    assert again.parameters == lost.parameters
+    living.tell(again, scored(again.parameters), BASE, 1.0)
+    assert silent.tell(lost, scored(lost.parameters), BASE, 1.0) is None
+    assert busy.tell(kept, scored(kept.parameters), BASE, 1.0) is not None
+    assert numbers(living) == [1, 2]
+    retried = [trial for trial in living.study.trials if "failed_trial" in trial.system_attrs]
+    assert [trial.user_attrs["worker"] for trial in retried] == ["living"]
+
+
+@pytest.mark.parametrize("kind", ["journal", "database"])
+def test_four_processes_one_of_them_killed_reach_exactly_the_number_asked_for(asked, kind):
+    folder, profile = asked(kind, 30)
+    begin = [sys.executable, MADE_UP, folder, profile.model_dump_json(), "0.1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(begin, **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    looking, killed = search_in(folder, profile, "looking"), processes[0]
+
+    def at_work():
+        return len(numbers(looking)) >= 8 and any(f"-{killed.pid}-" in record.worker for record in looking.records)
+
+    deadline = time.monotonic() + 600
+    while not at_work():
+        assert time.monotonic() < deadline, "it did no trial"
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    told = [json.loads(process.communicate(timeout=600)[0] or "[]") for process in processes]
+    assert [process.returncode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert numbers(looking) == list(range(1, 31))
+    by_hand = [number for one in told for number, _ in one]
+    assert len(by_hand) == len(set(by_hand)) >= 15
+
+
+def test_a_line_that_a_dying_worker_has_torn_is_set_aside_by_the_next_one_that_writes(asked):
+    folder, profile = asked("journal", 3)
+    search = search_in(folder, profile, "a")
+    one_trial(search)
+    journal = folder / "study.journal"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 8, "trial')
+    one_trial(search)
+    one_trial(search_in(folder, profile, "b"))
+    assert numbers(search) == [1, 2, 3]
+    assert (folder / "study.journal.cut").read_bytes() == b'{"op_code": 8, "trial'
