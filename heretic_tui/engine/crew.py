@@ -33,11 +33,13 @@ def on_device(device: str | None, load: Loader) -> Loader:
 
 
 @contextmanager
-def search_of(run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None) -> Iterator[tuple[Search, list[str]]]:
+def search_of(
+    run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None
+) -> Iterator[tuple[Search, list[str]]]:
     """The search of a run for one of its workers, and what of the run's folder had to be mended, in words.
 
-    `device` is what its trials are computed on. A `storage` is another way to the run's study. What is left of workers that are gone is given back, at the beginning
-    and at the end.
+    `device` is what its trials are computed on. A `storage` is another way to the run's study. What is left of workers
+    that are gone is given back, at the beginning and at the end.
     """
     mended = mend(run) if alone else []
     profile = run.profile if storage is None else run.profile.model_copy(update={"storage": storage})

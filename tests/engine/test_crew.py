@@ -10,6 +10,7 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.loading import load
 from heretic_tui.engine.pipeline import join_study, resume_study
 from heretic_tui.engine.run import Run
+from heretic_tui.engine.summary import summarize
 from heretic_tui.profile import store
 
 
@@ -107,3 +108,12 @@ def test_a_device_of_the_worker_s_own_changes_nothing_but_the_place(unfinished):
     loaded = next(event for event in told if isinstance(event, events.ModelLoaded))
     assert loaded.facts.device == "cpu"
     assert unfinished.record(5).device == "cpu"
+
+
+@pytest.mark.parametrize("work", [resume_study, join_study])
+def test_a_run_is_running_while_the_model_that_goes_on_with_it_is_still_loaded(unfinished, work):
+    job = work(unfinished)
+    assert isinstance(next(job), events.Progress)
+    assert summarize(unfinished).state == "running"
+    job.close()
+    assert summarize(unfinished).state == "paused"
