@@ -83,7 +83,9 @@ def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_
     wanted = 12 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
     run.want(wanted)
     assert {claim.owner.process for claim in read_claims(run.path)} >= {doomed.pid}
-    assert "more" in summarize(run).told
+    at_it = summarize(run).told
+    assert all(f"process {process.pid}" in at_it for process in (study, *others[:2]))
+    assert f"process {doomed.pid}" not in at_it
     for process in (study, others[0], others[1]):
         assert ended_well(process)[-1]["event"] == "study_finished"
 
