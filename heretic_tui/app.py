@@ -35,9 +35,9 @@ from heretic_tui.worker import EngineWorker, JobEnded
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
-    from heretic_tui.engine.leave import What
     from heretic_tui.engine.live import Running
     from heretic_tui.engine.memory import MemoryReading
+    from heretic_tui.engine.permissions import What
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class HereticApp(App[None]):
     def _ask_leave(self, title: str, model: str, what: "What") -> None:
         """Ask for the yes that a job has failed for want of, and load the model then."""
         from heretic_tui.control import LOAD
-        from heretic_tui.screens.leave_dialog import question
+        from heretic_tui.screens.permission_dialog import question
 
         def answered(yes: bool | None) -> None:
             if not yes:

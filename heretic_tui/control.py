@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from heretic_tui.engine.catalog import ModelEntry
     from heretic_tui.engine.chat import Sampling, Turn
     from heretic_tui.engine.inspection.reading import Subject
-    from heretic_tui.engine.leave import What
     from heretic_tui.engine.loading import Loader
+    from heretic_tui.engine.permissions import What
     from heretic_tui.engine.requests import Kind
     from heretic_tui.engine.session import Session
     from heretic_tui.engine.steering import Steered
@@ -90,7 +90,7 @@ class Control:
 
     def trusting(self, name: str, loaded: "LoadedProfile") -> "LoadedProfile":
         """The profile with which this model is loaded: with the leave that the person has given to it."""
-        from heretic_tui.engine.leave import SETTINGS
+        from heretic_tui.engine.permissions import SETTINGS
 
         wanted = [SETTINGS[what] for what in ("code", "pickles") if (name, what) in self.trusted]
         missing = [setting for setting in wanted if not getattr(loaded.profile, setting)]
@@ -102,14 +102,14 @@ class Control:
 
     def allow(self, name: str, what: "What") -> None:
         """Take the person's yes for a model."""
-        from heretic_tui.engine.leave import say_yes
+        from heretic_tui.engine.permissions import say_yes
 
         say_yes(what, name)
         self.trusted.add((name, what))
 
     def recall(self, name: str, entry: "ModelEntry | None") -> None:
         """Take up what was allowed to a model at an earlier time, if it is still the same. Reads from disk."""
-        from heretic_tui.engine.leave import recalled
+        from heretic_tui.engine.permissions import recalled
 
         revision = entry.path.name if entry is not None and entry.kind == "hub" else None
         found = recalled(name, entry.path if entry is not None else Path(name), revision)

@@ -47,7 +47,7 @@ def profile_of(name: str | None, changes: list[str] | None, trials: int | None, 
 
 def say_yes_to(models: list[str], changes: list[str] | None) -> None:
     """Take what is set on the command line itself, and not in a file, for a yes to the models that it names."""
-    from heretic_tui.engine.leave import SETTINGS, say_yes
+    from heretic_tui.engine.permissions import SETTINGS, say_yes
 
     asked = {key.strip(): value.strip() for key, _, value in (one.partition("=") for one in changes or [])}
     for what in ("code", "pickles"):

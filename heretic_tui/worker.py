@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Tick
-from heretic_tui.engine.leave import NotAllowed, What
 from heretic_tui.engine.memory import out_of_memory, ran_out
+from heretic_tui.engine.permissions import NotAllowed, What
 from heretic_tui.masking import masked
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.files import write_text
 from heretic_tui.engine.kinship import differences
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.loading import Loader
 from heretic_tui.engine.mending import mend
 from heretic_tui.engine.ownership import Owner, clear_dead, elsewhere, gone, read_claims
+from heretic_tui.engine.permissions import say_yes
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.engine.search import Search, open_study
 from heretic_tui.engine.storages import storage_at, storage_failures

@@ -12,8 +12,8 @@ from heretic_tui.engine.events import Evaluated
 from heretic_tui.engine.export import REPORT
 from heretic_tui.engine.files import os_errors
 from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.leave import say_yes
 from heretic_tui.engine.loading import load
+from heretic_tui.engine.permissions import say_yes
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.scoring.scoreboard import Scoreboard, load_scoreboard

@@ -20,8 +20,8 @@ from heretic_tui.engine.events import ModelLoaded, Note, Progress
 from heretic_tui.engine.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable, quantization
 from heretic_tui.engine.hardware import accelerator
 from heretic_tui.engine.language_model import LanguageModel, decoder_layers
-from heretic_tui.engine.leave import NOTHING, Leave, leave_for, not_allowed, pickled
 from heretic_tui.engine.memory import out_of_memory
+from heretic_tui.engine.permissions import NOTHING, Permissions, not_allowed, permissions_for, pickled
 from heretic_tui.engine.progress_bars import bars_made_by, reported
 from heretic_tui.engine.records import ModelFacts
 from heretic_tui.engine.schemas import MOST_LAYERS
@@ -47,7 +47,7 @@ class Source:
     folder: Path
     gguf: str | None = None
     revision: str | None = None
-    leave: Leave = NOTHING
+    permissions: Permissions = NOTHING
 
 
 class UnusableDtype(Exception):
@@ -118,8 +118,8 @@ def find_source(name: str, profile: Profile) -> Job[Source]:
     source = yield from _found(name, profile)
     if source.gguf:
         return source
-    asked = Leave(profile.trust_remote_code, profile.allow_pickle)
-    return replace(source, leave=leave_for(name, source.folder, source.revision, asked))
+    asked = Permissions(profile.trust_remote_code, profile.allow_pickle)
+    return replace(source, permissions=permissions_for(name, source.folder, source.revision, asked))
 
 
 def _found(name: str, profile: Profile) -> Job[Source]:
@@ -210,7 +210,7 @@ def load_tokenizer(name: str, source: Source) -> Any:
 
     try:
         options = {"gguf_file": source.gguf} if source.gguf else {}
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.leave.code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.permissions.code, **options)
     except Exception as error:
         raise loading_error(name, source, error) from error
     if not tokenizer.chat_template:
@@ -231,9 +231,9 @@ def _load_network(source: Source, profile: Profile, dtype: str, report: Report) 
 
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
-        "trust_remote_code": source.leave.code,
+        "trust_remote_code": source.permissions.code,
         "output_loading_info": True,
-        "use_safetensors": None if source.leave.pickles or source.gguf else True,
+        "use_safetensors": None if source.permissions.pickles or source.gguf else True,
     }
     if source.gguf:
         options["gguf_file"] = source.gguf

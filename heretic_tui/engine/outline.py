@@ -68,7 +68,7 @@ def _outline(name: str, source: Source, facts: ModelFacts, _: Report) -> Languag
 def _empty_network(source: Source, facts: ModelFacts) -> "PreTrainedModel":
     from transformers import AutoConfig
 
-    trust = {"trust_remote_code": source.leave.code}
+    trust = {"trust_remote_code": source.permissions.code}
     try:
         config = AutoConfig.from_pretrained(source.folder, **trust)
         make_harmless(config, source.folder)

@@ -4,7 +4,7 @@ import os
 import re
 
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.leave import known
+from heretic_tui.engine.permissions import known
 from heretic_tui.masking import holds_password, masked
 from heretic_tui.profile.secret import STORAGE_PASSWORD, WITHOUT_PASSWORD
 

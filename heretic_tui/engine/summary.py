@@ -13,6 +13,8 @@ from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.profile.problems import ProfileError
 
 UNKNOWN = "?"
+MOST_NAMED = 3
+"""Processes that are named where several work on a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class RunSummary:
         """The state in words, with the processes that run it or the time at which the last of them died."""
         match self.state:
             case "running":
-                return ", ".join(["running", *(worker.place for worker in self.alive if not worker.owner.itself)])
+                others = [worker.place for worker in self.alive if not worker.owner.itself]
+                if len(others) > MOST_NAMED:
+                    others[MOST_NAMED - 1 :] = [f"and {len(others) - MOST_NAMED + 1} more"]
+                return ", ".join(["running", *others])
             case "dead":
                 last = max(worker.heard for worker in self.workers)
                 return f"dead since {datetime.fromtimestamp(last):%Y-%m-%d %H:%M}"

@@ -11,14 +11,14 @@ from heretic_tui.control import LOAD, STUDY
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.formats import one_line
 from heretic_tui.library import throw_away
-from heretic_tui.screens.leave_dialog import ask_all
 from heretic_tui.screens.model_shelf import ModelShelf
 from heretic_tui.screens.models_dialogs import Busy, Careful, Turn
+from heretic_tui.screens.permission_dialog import ask_all
 from heretic_tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from heretic_tui.app import HereticApp
-    from heretic_tui.engine.leave import What
+    from heretic_tui.engine.permissions import What
     from heretic_tui.profile.store import LoadedProfile
     from heretic_tui.state import StudyView
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.leave import known
 from heretic_tui.engine.live import file_of
 from heretic_tui.engine.ownership import OWNERS, claimed, read_claim
+from heretic_tui.engine.permissions import known
 from heretic_tui.engine.requests import Listener
 from heretic_tui.engine.run import Run, open_run
 from heretic_tui.engine.summary import summarize

@@ -17,8 +17,8 @@ from heretic_tui.engine import events
 from heretic_tui.engine.catalog import ModelEntry
 from heretic_tui.engine.checkpoint import CheckpointFacts
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.leave import Leave, leave_for, not_allowed, say_yes
 from heretic_tui.engine.memory import HOST, MemoryReading
+from heretic_tui.engine.permissions import Permissions, not_allowed, permissions_for, say_yes
 from heretic_tui.engine.summary import RunSummary
 from heretic_tui.library import Known, RunReader, known_models, named, throw_away
 from heretic_tui.profile import store
@@ -381,7 +381,7 @@ def test_what_was_allowed_before_is_not_asked_again_until_the_model_changes(tmp_
     folder.mkdir()
     (folder / "config.json").write_text('{"auto_map": {"AutoModel": "own.Own"}}')
     say_yes("code", str(folder))
-    leave_for(str(folder), folder, None, Leave(code=True))
+    permissions_for(str(folder), folder, None, Permissions(code=True))
     asked = []
     for changed in (False, True):
         if changed:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from heretic_tui.engine import leave
-from heretic_tui.engine.leave import Leave, NotAllowed, leave_file, leave_for, say_yes
+from heretic_tui.engine import permissions
+from heretic_tui.engine.permissions import NotAllowed, Permissions, permissions_file, permissions_for, say_yes
 
 CODE = """
 import os
@@ -27,7 +27,7 @@ class OwnModel(LlamaForCausalLM):
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
     """A program that has just begun."""
-    monkeypatch.setattr(leave, "_said", set())
+    monkeypatch.setattr(permissions, "_said", set())
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_yes_on_the_command_line_is_kept_for_this_model_as_it_is(run, coded, r
     outcome = run(coded, "--set", "trust_remote_code=true")
     assert outcome.code == 0, outcome.err
     assert ran.read_text() == "the code ran"
-    monkeypatch.setattr(leave, "_said", set())
+    monkeypatch.setattr(permissions, "_said", set())
     assert run(coded, trust_remote_code=True).code == 0
     attempt("the same model again", "loaded")
     (coded / "own.py").write_text(f"{CODE}\n# changed\n")
@@ -101,7 +101,7 @@ def test_a_run_that_came_from_elsewhere_asks_anew(run, coded, ran, runs_dir, her
     assert run(coded, "--set", "trust_remote_code=true").code == 0
     (kept,) = runs_dir.iterdir()
     ran.unlink()
-    monkeypatch.setattr(leave, "_said", set())
+    monkeypatch.setattr(permissions, "_said", set())
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
     resume = ("run", "--resume", kept, "--trials", 2)
     for command in (resume, ("export", kept, "--trial", 1, "--to", tmp_path / "out")):
@@ -125,7 +125,7 @@ def test_pickled_weights_are_read_only_after_a_yes(run, pickled, monkeypatch, at
         outcome.is_plain("pickled", "--set allow_pickle=true")
         attempt(f"pickled weights, the profile has {settings or 'nothing'}", outcome.err.strip())
     assert run(pickled, "--set", "allow_pickle=true").code == 0
-    monkeypatch.setattr(leave, "_said", set())
+    monkeypatch.setattr(permissions, "_said", set())
     assert run(pickled, allow_pickle=True).code == 0
     (pickled / "pytorch_model.bin").touch()
     outcome = run(pickled, allow_pickle=True)
@@ -170,11 +170,11 @@ def model_of(folder, **auto_map):
 def test_a_yes_is_to_one_model_one_revision_and_one_thing(tmp_path, monkeypatch, attempt):
     folder = model_of(tmp_path / "model", AutoModel="own.Model")
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    code, pickles = Leave(code=True), Leave(pickles=True)
+    code, pickles = Permissions(code=True), Permissions(pickles=True)
     say_yes("code", "some/model")
-    assert leave_for("some/model", folder, "abc", code) == Leave(code=True)
-    monkeypatch.setattr(leave, "_said", set())
-    assert leave_for("some/model", folder, "abc", code) == Leave(code=True)
+    assert permissions_for("some/model", folder, "abc", code) == Permissions(code=True)
+    monkeypatch.setattr(permissions, "_said", set())
+    assert permissions_for("some/model", folder, "abc", code) == Permissions(code=True)
     for tried, arguments in {
         "another model": ("other/model", folder, "abc", code),
         "another revision": ("some/model", folder, "abd", code),
@@ -182,7 +182,7 @@ def test_a_yes_is_to_one_model_one_revision_and_one_thing(tmp_path, monkeypatch,
         "a folder of that name": ("some/model", folder, None, code),
     }.items():
         with pytest.raises(NotAllowed):
-            leave_for(*arguments)
+            permissions_for(*arguments)
         attempt(f"after a yes to the code of some/model at abc: {tried}", "asks again")
 
 
@@ -190,7 +190,7 @@ def test_a_model_that_needs_neither_is_given_neither_whatever_the_profile_has(tm
     folder = model_of(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"")
     (folder / "training_args.bin").write_bytes(b"x")
-    assert leave_for("some/model", folder, None, Leave(code=True, pickles=True)) == Leave()
+    assert permissions_for("some/model", folder, None, Permissions(code=True, pickles=True)) == Permissions()
 
 
 def test_a_pickled_adapter_in_a_models_folder_is_not_read_along(tmp_path):
@@ -198,24 +198,24 @@ def test_a_pickled_adapter_in_a_models_folder_is_not_read_along(tmp_path):
     for name in ("model.safetensors", "adapter_config.json", "adapter_model.bin"):
         (folder / name).write_bytes(b"{}")
     with pytest.raises(NotAllowed):
-        leave_for("some/model", folder, None, Leave())
+        permissions_for("some/model", folder, None, Permissions())
     (folder / "adapter_model.safetensors").write_bytes(b"")
-    assert leave_for("some/model", folder, None, Leave()) == Leave()
+    assert permissions_for("some/model", folder, None, Permissions()) == Permissions()
 
 
 def test_a_yes_to_code_that_lies_in_another_repository_is_not_kept(tmp_path, monkeypatch):
     folder = model_of(tmp_path / "model", AutoModel="other/place--own.Model")
     say_yes("code", "some/model")
-    assert leave_for("some/model", folder, "abc", Leave(code=True)).code
-    monkeypatch.setattr(leave, "_said", set())
+    assert permissions_for("some/model", folder, "abc", Permissions(code=True)).code
+    monkeypatch.setattr(permissions, "_said", set())
     with pytest.raises(NotAllowed):
-        leave_for("some/model", folder, "abc", Leave(code=True))
+        permissions_for("some/model", folder, "abc", Permissions(code=True))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"what": "code"}]', "\x00", "[" * 100_000])
 def test_a_file_of_what_was_allowed_that_cannot_be_understood_allows_nothing(tmp_path, content):
     folder = model_of(tmp_path / "model", AutoModel="own.Model")
-    leave_file().parent.mkdir(parents=True, exist_ok=True)
-    leave_file().write_text(content)
+    permissions_file().parent.mkdir(parents=True, exist_ok=True)
+    permissions_file().write_text(content)
     with pytest.raises(NotAllowed):
-        leave_for("some/model", folder, "abc", Leave(code=True))
+        permissions_for("some/model", folder, "abc", Permissions(code=True))

@@ -8,7 +8,7 @@ from textual.screen import ModalScreen
 from heretic_tui.screens.models_dialogs import Careful
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.leave import What
+    from heretic_tui.engine.permissions import What
 
 KEPT = "The answer is kept for this model as it is now: once it has changed, you are asked again."
 WORDS: "dict[What, tuple[str, str, str]]" = {

@@ -32,14 +32,14 @@ _said: set[tuple[What, str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Permissions:
     """What loading a model may do besides reading numbers and text."""
 
     code: bool = False
     pickles: bool = False
 
 
-NOTHING = Leave()
+NOTHING = Permissions()
 
 
 class NotAllowed(EngineError):
@@ -62,7 +62,7 @@ def known(what: What, subject: str, revision: str = "") -> bool:
     return (what, _whole(subject), revision) in _kept()
 
 
-def leave_for(name: str, folder: Path, revision: str | None, asked: Leave) -> Leave:
+def permissions_for(name: str, folder: Path, revision: str | None, asked: Permissions) -> Permissions:
     """What the model `name` with its files in `folder` may do; `asked` is what the profile has.
 
     Code is only run, and pickles are only read, where the model has some. Raises `NotAllowed` where the profile asks
@@ -72,7 +72,7 @@ def leave_for(name: str, folder: Path, revision: str | None, asked: Leave) -> Le
     if (adapter := has_pickled_adapter(folder)) and not asked.pickles:
         raise not_allowed(name, "pickles")  # the library would read it with the model, and ask nobody
     pickles = asked.pickles and (adapter or not has_weights(folder)) and any(pickled(folder))
-    return Leave(
+    return Permissions(
         code=code and _allowed("code", name, folder, revision),
         pickles=pickles and _allowed("pickles", name, folder, revision),
     )
@@ -177,13 +177,13 @@ def recalled(name: str, folder: Path, revision: str | None) -> list[What]:
 # What is kept
 
 
-def leave_file() -> Path:
+def permissions_file() -> Path:
     """Where it stands what was allowed: one JSON list, to be looked at and shortened by hand."""
     return paths.state_dir() / "allowed.json"
 
 
 def _kept() -> set[tuple[str, str, str]]:
-    path = leave_file()
+    path = permissions_file()
     try:
         content = json.loads(read_own(path, MOST)[0])
     except FileNotFoundError:
@@ -209,4 +209,4 @@ def _keep(what: What, subject: str, revision: str) -> None:
         {"what": row[0], "subject": row[1], "revision": row[2], **({"said": now} if row == fresh else {})}
         for row in [*sorted(rows), fresh]
     ]
-    write_text(leave_file(), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(permissions_file(), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
