@@ -54,7 +54,7 @@ class Owner:
     @property
     def name(self) -> str:
         """A name that no other process has or will have, which any file system takes."""
-        return re.sub(r"[^A-Za-z0-9.-]", "-", f"{self.host}-{self.process}-{self.started}")
+        return _plain(f"{self.host}-{self.process}-{self.started}")
 
     @property
     def itself(self) -> bool:
@@ -161,8 +161,11 @@ def process_of(name: str) -> str:
 
 
 def place_of(name: str) -> str:
-    """An owner's name in words."""
-    return f"process {process_of(name)} on {name.rsplit('-', 2)[0]}" if name.count("-") >= 2 else name
+    """The process in an owner's name, with its machine where that is another one."""
+    if name.count("-") < 2:
+        return name
+    host = name.rsplit("-", 2)[0]
+    return process_of(name) + ("" if host == _plain(socket.gethostname()) else f" on {host}")
 
 
 def gone(folder: Path, worker: str, *, all_here: bool) -> bool:
@@ -180,6 +183,10 @@ def clear_dead(folder: Path) -> None:
         if (claim := _read(path)) is not None and not claim.alive:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", text)
 
 
 def _path(folder: Path, owner: Owner) -> Path:

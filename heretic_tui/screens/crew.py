@@ -11,20 +11,21 @@ from heretic_tui.state import RECENT_TRIALS, StudyView
 if TYPE_CHECKING:
     from heretic_tui.engine.live import Worker
 
+HEADING = ("process", "on", "trials", "each", "heard of")
 MOST = 8
 """Workers that are listed; of more, the first ones are, and how many more there are."""
 
 
 def lines(study: StudyView, now: float | None = None) -> list[str]:
-    """A line for each worker, the living first; nothing for a study that one process alone has worked on."""
+    """A heading and a line for each worker, the living first; nothing for a study that one process worked on alone."""
     if not study.shared:
         return []
     names = workers(study)
     there = {worker.owner.name: worker for worker in study.crew}
     now = time.time() if now is None else now
     ordered = sorted(names, key=lambda name: not (name in there and there[name].claim.alive))
-    rows = [_row(study, name, there.get(name), now) for name in ordered[:MOST]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows = [HEADING, *(_row(study, name, there.get(name), now) for name in ordered[:MOST])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADING))]
     found = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return found + ([f"and {len(names) - MOST} more"] if len(names) > MOST else [])
 
@@ -38,13 +39,13 @@ def workers(study: StudyView) -> list[str]:
 def _row(study: StudyView, name: str, worker: "Worker | None", now: float) -> Sequence[str]:
     own = [record for record in study.records.values() if record.worker == name]
     last = own[-RECENT_TRIALS:]
-    speed = f"{duration(sum(record.seconds for record in last) / len(last))} each" if last else "none yet"
+    speed = duration(sum(record.seconds for record in last) / len(last)) if last else ""
     device = worker.device if worker and worker.device else next((one.device for one in own), "")
-    return (place_of(name), device, f"{len(own)} trials", speed, _seen(worker, now))
+    return (place_of(name), device, str(len(own)), speed, _seen(worker, now))
 
 
 def _seen(worker: "Worker | None", now: float) -> str:
     if worker is None:
         return "has left"
     silent = max(0.0, now - worker.heard)
-    return f"● seen {silent:.0f} s ago" if worker.claim.alive else f"✗ dead, seen {duration(silent)} ago"
+    return f"● {silent:.0f} s ago" if worker.claim.alive else f"✗ died, {duration(silent)} ago"

@@ -250,7 +250,8 @@ def test_an_owner_s_name_tells_its_process_and_its_machine():
     name = ownership.Owner("gpu-box_2", "boot", 4711, "99", 0.0).name
     assert name == "gpu-box-2-4711-99"
     assert ownership.process_of(name) == "4711"
-    assert ownership.place_of(name) == "process 4711 on gpu-box-2"
+    assert ownership.place_of(name) == "4711 on gpu-box-2"
+    assert ownership.place_of(ownership.this_process().name) == str(os.getpid())
 
 
 def test_a_folder_that_is_only_read_shows_its_claim(study, holder):
