@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from heretic_tui.engine.ablation import ablated
+from heretic_tui.engine.attending import attended
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.directions import Directions, load_directions, save_directions
@@ -23,10 +24,10 @@ from heretic_tui.engine.inspection.residual_sets import (
 )
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.pipeline import begin, logged, read_prompts, settle, templated
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.records import TrialRecord
 from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
+from heretic_tui.engine.study_start import begin, read_prompts, settle, templated
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import Profile
 
@@ -46,7 +47,7 @@ def measure(model_name: str, profile: Profile, profile_name: str, runs_dir: Path
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
     run.save_model(model.facts, settled)
     save_directions(run.path / DIRECTIONS, directions)
-    yield from logged(run, _kept(run, ORIGINAL, sets, leak))
+    yield from attended(run, _kept(run, ORIGINAL, sets, leak))
     return run
 
 
@@ -59,7 +60,7 @@ def measure_run(run: Run, trial: int = ORIGINAL, load: Loader = load) -> Job[Pat
     if record is not None and not (run.path / DIRECTIONS).is_file():
         raise EngineError(f"{run.name} has no directions any more.", "Measure its original model first.")
     model = yield from load(run.model_name, run.profile)
-    yield from logged(run, _measure_run(model, run, record))
+    yield from attended(run, _measure_run(model, run, record))
     return residuals_path(run, trial)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heretic_tui.engine.attending import attended
 from heretic_tui.engine.background import Job, in_background
 from heretic_tui.engine.batching import in_batches, one_at_a_time
 from heretic_tui.engine.direction_finding import taking
@@ -22,10 +23,10 @@ from heretic_tui.engine.inspection.reading import Subject, loaded
 from heretic_tui.engine.inspection.sensitivity import PROMPTS, Sensitivity, Variant, save_sensitivity
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.pipeline import logged, read_prompts, templated
 from heretic_tui.engine.prompts import Prompt
 from heretic_tui.engine.residuals import batch_positions, winsorized
 from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.study_start import read_prompts, templated
 from heretic_tui.engine.template_tail import template_tail
 from heretic_tui.profile.schema import Profile
 
@@ -43,7 +44,7 @@ def measure_sensitivity(run: Run, prompts: int = PROMPTS, load: Loader = load) -
     if not (run.path / DIRECTIONS).is_file():
         raise EngineError(f"{run.name} has no directions yet.", "Measure it (m in the inspector), or resume it.")
     model = yield from loaded(Subject.of_run(run), load)
-    return (yield from logged(run, _measure(model, run, prompts)))
+    return (yield from attended(run, _measure(model, run, prompts)))
 
 
 def _measure(model: LanguageModel, run: Run, prompts: int) -> Job[Sensitivity]:
