@@ -18,6 +18,7 @@ from heretic_tui.engine.permissions import say_yes
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.engine.search import Search, open_study
 from heretic_tui.engine.storages import storage_at, storage_failures
+from heretic_tui.names import in_folder
 from heretic_tui.private import make_folder
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import Profile
@@ -86,8 +87,8 @@ def run_of_study(location: str, name: str, runs_dir: Path) -> Run:
     Below `runs_dir` that is the folder of the study's name. Where there is none, as on a machine that shares no disk
     with the others, one is made of what the study tells, and the worker measures directions and baseline itself.
     """
-    if Path(name).name != name:
-        raise EngineError(f"{name} cannot be the name of a study.", "Give the name of the run that it belongs to.")
+    if not in_folder(name):
+        raise EngineError(f"{name!r} cannot be the name of a study.", "Give the name of the run that it belongs to.")
     path = runs_dir / name
     import optuna
 
@@ -100,9 +101,13 @@ def run_of_study(location: str, name: str, runs_dir: Path) -> Run:
         settings = optuna.load_study(study_name=name, storage=storage).user_attrs.get("settings")
     if (path / PROFILE).is_file():
         return Run(path)
-    if settings is None:
-        raise EngineError(f"The study {name} does not tell its settings.", "It was not begun by this program.")
-    profile = Profile.model_validate({**json.loads(settings), "storage": location})
+    try:
+        profile = Profile.model_validate({**json.loads(settings or ""), "storage": location})
+    except (TypeError, ValueError) as error:
+        raise EngineError(
+            f"The study {name} does not tell settings that can be understood.",
+            "Was it begun by this program, and by this version of it?",
+        ) from error
     try:
         make_folder(path)
     except OSError as error:

@@ -306,7 +306,9 @@ class Run:
 
     @contextmanager
     def joined(self) -> Iterator[Owner]:
-        """Work on the run as one of several."""
+        """Work on the run as one of several. Raises `EngineError` for a folder that holds links."""
+        self.check_links()
+        tighten(self.path)
         with claimed(self.path) as owner:
             yield owner
 

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from heretic_tui.engine import events
-from heretic_tui.engine.crew import on_device
+from heretic_tui.engine.crew import on_device, run_of_study
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.loading import load
-from heretic_tui.engine.pipeline import join_study, resume_study
+from heretic_tui.engine.pipeline import join_study, resume_study, start_study
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
 from heretic_tui.profile import store
@@ -117,3 +117,40 @@ def test_a_run_is_running_while_the_model_that_goes_on_with_it_is_still_loaded(u
     assert summarize(unfinished).state == "running"
     job.close()
     assert summarize(unfinished).state == "paused"
+
+
+@pytest.fixture
+def shared(tiny_folder, short_profile, tmp_path):
+    """A run whose study is in a database."""
+    profile = short_profile.model_copy(update={"storage": f"sqlite:///{tmp_path}/study.db"})
+    *_, finished = start_study(str(tiny_folder), profile, "short", tmp_path / "here")
+    return Run(finished.path)
+
+
+def test_a_machine_that_shares_no_folder_makes_the_run_anew_from_the_study_and_works_on_it(shared, tmp_path):
+    shared.want(5)
+    far = run_of_study(shared.profile.storage, shared.name, tmp_path / "there")
+    list(join_study(far, shared.profile.storage))
+    assert [record.trial for record in shared.records()] == [1, 2, 3, 4, 5]
+    assert far.responses(5)
+    assert far.path.stat().st_mode & 0o077 == 0
+    assert run_of_study(shared.profile.storage, shared.name, tmp_path / "there") == far
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "/etc", "nul", "x" * 300, "a\0b"])
+def test_what_can_be_no_name_of_a_study_makes_no_folder(tmp_path, name):
+    with pytest.raises(EngineError, match="cannot be the name"):
+        run_of_study(f"sqlite:///{tmp_path}/study.db", name, tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_is_not_there_is_told_with_those_that_are(shared, tmp_path):
+    with pytest.raises(EngineError, match=f"It has: {shared.name}"):
+        run_of_study(shared.profile.storage, "another", tmp_path / "there")
+
+
+@pytest.mark.parametrize("settings", [None, "", "[]", '{"n_trials": "many"}', 5])
+def test_settings_that_cannot_be_understood_are_told(shared, tmp_path, settings):
+    shared.read_study().set_user_attr("settings", settings)
+    with pytest.raises(EngineError, match="settings that can be understood"):
+        run_of_study(shared.profile.storage, shared.name, tmp_path / "there")
