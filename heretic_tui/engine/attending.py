@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from heretic_tui.engine.background import Job
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.events import Event, Note, TrialFinished
+from heretic_tui.engine.events import Event, ModelLoaded, Note, TrialFinished
 from heretic_tui.engine.live import Announcer
 from heretic_tui.engine.ownership import Pulse, this_process
 from heretic_tui.engine.requests import Listener
@@ -23,7 +23,8 @@ def attended(run: Run, job: Job[T], device: str = "") -> Job[T]:
     def kept(event: Event) -> Event:
         # A trial stands once in the log, as the worker tells it that ran it.
         others = isinstance(event, TrialFinished) and event.record.worker not in {"", name}
-        if not event.replaceable and not others:
+        # What the model is stands in the run's folder.
+        if not event.replaceable and not others and not isinstance(event, ModelLoaded):
             run.log(json_line(event.as_json()).rstrip())
         return event
 

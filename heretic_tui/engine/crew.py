@@ -12,7 +12,6 @@ from heretic_tui.engine.files import write_text
 from heretic_tui.engine.kinship import differences
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader
-from heretic_tui.engine.mending import mend
 from heretic_tui.engine.ownership import Owner, clear_dead, elsewhere, gone, read_claims
 from heretic_tui.engine.permissions import say_yes
 from heretic_tui.engine.run import PROFILE, Run
@@ -34,15 +33,12 @@ def on_device(device: str | None, load: Loader) -> Loader:
 
 
 @contextmanager
-def search_of(
-    run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None
-) -> Iterator[tuple[Search, list[str]]]:
-    """The search of a run for one of its workers, and what of the run's folder had to be mended, in words.
+def search_of(run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None) -> Iterator[Search]:
+    """The search of a run for one of its workers.
 
     `device` is what its trials are computed on. A `storage` is another way to the run's study. What is left of workers
     that are gone is given back, at the beginning and at the end.
     """
-    mended = mend(run) if alone else []
     profile = run.profile if storage is None else run.profile.model_copy(update={"storage": storage})
     if profile.storage is not None:  # who works on a study by its name means the place that it is in
         say_yes("storage", profile.storage)
@@ -61,7 +57,7 @@ def search_of(
     if alone:
         clear_dead(run.path)
     try:
-        yield search, mended
+        yield search
     finally:
         if not elsewhere(read_claims(run.path)):
             with suppress(EngineError):  # the storage is away: the next worker gives them back

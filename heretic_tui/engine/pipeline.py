@@ -28,6 +28,7 @@ from heretic_tui.engine.export_scores import measure_export
 from heretic_tui.engine.kinship import sketch
 from heretic_tui.engine.language_model import LanguageModel
 from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.mending import mend
 from heretic_tui.engine.optimizing import optimize
 from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
@@ -90,6 +91,8 @@ def _resumed(
     """Take a run, and only then load its model, so that others see at once that it is worked on."""
     began = time.perf_counter()
     with held as owner:
+        for word in () if joining else mend(run):
+            yield Note(word, "warning")
         model = yield from load(run.model_name, run.profile)
         check_coverage(model, run.profile)
         material = yield from read_material(model, run.profile)
@@ -116,7 +119,7 @@ def _study(
     loaded = time.perf_counter()
     with (
         held as owner,
-        search_of(run, owner, model.facts.device, alone=not joining, storage=storage) as (search, mended),
+        search_of(run, owner, model.facts.device, alone=not joining, storage=storage) as search,
     ):
         own = sketch(model, run.profile, material.sets)
         if joining:
@@ -126,8 +129,6 @@ def _study(
         if trials is not None:
             search.want(trials)
         yield RunOpened(run.name, run.path, resumed, len(search.records), search.wanted)
-        for word in mended:
-            yield Note(word, "warning")
         known = run.model()
         if known is not None and (changed := changed_facts(known[0], model.facts)):
             yield Note(f"The model is not the one that the run began with: {', '.join(changed)}.", "warning")

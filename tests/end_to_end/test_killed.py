@@ -183,7 +183,8 @@ def started(folder, runs):
 
 def records(run):
     """All trials as they stand in the journal, but for the time that they took."""
-    return [{**record.as_json(), "seconds": 0, "timing": {}} for record in run.records()]
+    by_whom = {"seconds": 0, "timing": {}, "worker": "", "device": ""}
+    return [{**record.as_json(), **by_whom} for record in run.records()]
 
 
 def front(run):

@@ -129,7 +129,10 @@ def test_the_number_of_trials_may_change_while_several_work(asked, before, after
     while not all(search.done for search in crew):
         for search in crew:
             one_trial(search)
-    assert numbers(crew[0]) == list(range(1, after + 1))
+    done = numbers(crew[0])
+    # Several draw from the next few numbers: one that was drawn before fewer were wanted counts.
+    assert len(set(done)) == len(done) == after
+    assert after < before or done == list(range(1, after + 1))
 
 
 def test_a_trial_ends_early_by_what_another_worker_has_finished(asked, monkeypatch):
