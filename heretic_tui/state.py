@@ -162,7 +162,8 @@ class StudyView:
         last = list(self.records.values())[-RECENT_TRIALS:]
         if not last or self.finished:
             return None
-        return sum(record.seconds for record in last) / len(last) * (self.wanted - len(self.records))
+        at_once = max(1, sum(worker.claim.alive for worker in self.crew))
+        return sum(record.seconds for record in last) / len(last) * (self.wanted - len(self.records)) / at_once
 
     def tokens_per_second(self) -> float | None:
         """Speed of decoding in the last trials that generated anything."""

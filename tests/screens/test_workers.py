@@ -44,6 +44,13 @@ def test_every_worker_has_a_line_with_its_device_trials_speed_and_last_sign_of_l
     assert "died, 1 h 23 min ago" in dead
 
 
+def test_what_is_left_takes_the_less_time_the_more_work_on_it(tmp_path):
+    view = shared(tmp_path)
+    together = view.seconds_left()
+    view.crew = ()
+    assert together == view.seconds_left() / 2
+
+
 def test_a_run_that_was_only_resumed_is_nobody_s_but_its_own(tmp_path):
     view = study(tmp_path, 8)
     for number, found in view.records.items():
