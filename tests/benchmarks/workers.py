@@ -1,6 +1,6 @@
 """What many workers on one study cost: seconds of asking and telling a trial, by trials done and workers at it.
 
-    python tests/benchmarks/workers.py [--workers 64 ...] [--trials 10000] [--seconds 600] [--pause 5.0] [--journal]
+    python tests/benchmarks/workers.py [--workers 64 ...] [--places 0 10000 ...] [--seconds 600] [--pause 5.0] [--journal]
 
 Workers are processes with a made-up engine on a PostgreSQL server of the benchmark's own, with its ordinary settings;
 the sampler is random but for a few trials, which are timed apart, so that what is shown is the storage's share. All
@@ -28,7 +28,6 @@ from heretic_tui.engine.search import Search
 from heretic_tui.engine.space import suggest
 from heretic_tui.profile.schema import Profile
 
-PLACES = (0, 1000, 3000, 10000)
 OWN = 3
 """Trials that each worker does at a place."""
 
@@ -102,7 +101,7 @@ def sampling(search: Search) -> float:
     return max(0.0, costs[1] - costs[0])
 
 
-def measure(kind: str, url: str | None, counts: list[int], most: int, pause: float, until: float) -> None:
+def measure(kind: str, url: str | None, counts: list[int], places: list[int], pause: float, until: float) -> None:
     """Print a table."""
     print(f"\n{kind}, {os.cpu_count()} cores, a trial takes {pause:g} s by itself\n")
     print(f"{'trials':>7}{'workers':>9}{'median s':>10}{'95% s':>8}{'trials/s':>10}{'of ideal':>10}"
@@ -111,7 +110,7 @@ def measure(kind: str, url: str | None, counts: list[int], most: int, pause: flo
         folder = Path(temporary) / f"{kind.split(maxsplit=1)[0].lower()}-{os.getpid()}"
         folder.mkdir()
         profile = settings(10**6, url, n_startup_trials=10**6)
-        for place in (one for one in PLACES if one <= most):
+        for place in sorted(places):
             if time.monotonic() > until:
                 print("(the time is up)")
                 return
@@ -137,17 +136,17 @@ def main() -> None:
     """Measure PostgreSQL, and the journal where asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--trials", type=int, default=10000)
+    parser.add_argument("--places", type=int, nargs="+", default=[0, 1000, 10000], help="trials that are there before")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--pause", type=float, default=5.0)
     parser.add_argument("--journal", action="store_true")
     given = parser.parse_args()
     until = time.monotonic() + given.seconds
     if given.journal:
-        measure("Journal", None, given.workers, given.trials, given.pause, until)
+        measure("Journal", None, given.workers, given.places, given.pause, until)
         return
     with postgres("max_connections=300") as url:
-        measure("PostgreSQL", url, given.workers, given.trials, given.pause, until)
+        measure("PostgreSQL", url, given.workers, given.places, given.pause, until)
 
 
 if __name__ == "__main__":
