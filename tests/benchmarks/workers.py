@@ -1,6 +1,6 @@
 """What many workers on one study cost: seconds of asking and telling a trial, by trials done and workers at it.
 
-    python tests/benchmarks/workers.py [--workers 64 ...] [--places 0 10000 ...] [--seconds 600] [--pause 5.0] [--journal]
+    python tests/benchmarks/workers.py [--workers 64 ...] [--places 0 10000 ...] [--seconds 600] [--pause 5] [--journal]
 
 Workers are processes with a made-up engine on a PostgreSQL server of the benchmark's own, with its ordinary settings;
 the sampler is random but for a few trials, which are timed apart, so that what is shown is the storage's share. All
