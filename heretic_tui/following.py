@@ -238,6 +238,12 @@ def _answer(waiting: Waiting) -> tuple[str, Level, bool] | None:
     asked = waiting.asked
     name, trials = f"P{asked.worker.place.removeprefix('p')}", asked.request.trials
     if asked.taken:
+        if asked.request.kind == "trials" and asked.worker_now() is None:
+            return (
+                f"{name} has ended meanwhile; the study is to have {trials} trials, p goes on to them.",
+                "warning",
+                True,
+            )
         does = {
             "pause": "pauses the study",
             "end": f"ends the study with {trials} trials, the one under way being the last",

@@ -129,6 +129,11 @@ class StudyView:
         return sum(one != other for one, other in pairwise(ran)) >= max(2, len(set(ran)))
 
     @property
+    def others(self) -> "Sequence[Worker]":
+        """The other processes that work on it, also beside this one."""
+        return [one for one in self.crew if one.claim.alive and not one.owner.itself]
+
+    @property
     def finished(self) -> bool:
         """Whether it has all the trials that it is to have."""
         return len(self.records) >= self.wanted

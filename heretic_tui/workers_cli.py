@@ -97,6 +97,7 @@ def _start(run: Path, device: str | None, log: Path) -> "subprocess.Popen[bytes]
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # what the terminal sends is for the first; it tells the others
         )
 
 
@@ -104,7 +105,7 @@ def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:
     """Stop workers that still run as Ctrl+C would, so that each gives its trial back."""
     running = [one for one in started if one.poll() is None]
     for one in running:
-        one.send_signal(signal.SIGINT)
+        one.terminate() if sys.platform == "win32" else one.send_signal(signal.SIGINT)
     for one in running:
         try:
             one.wait(LEAVING)

@@ -16,7 +16,8 @@ from heretic_tui.engine.ownership import Owner, clear_dead, elsewhere, gone, rea
 from heretic_tui.engine.permissions import say_yes
 from heretic_tui.engine.run import PROFILE, Run
 from heretic_tui.engine.search import Search, open_study
-from heretic_tui.engine.storages import storage_at, storage_failures
+from heretic_tui.engine.storage_address import check_address
+from heretic_tui.engine.storages import close_storage, storage_at, storage_failures
 from heretic_tui.names import in_folder
 from heretic_tui.private import make_folder
 from heretic_tui.profile import store
@@ -33,36 +34,41 @@ def on_device(device: str | None, load: Loader) -> Loader:
 
 
 @contextmanager
-def search_of(run: Run, owner: Owner, device: str, *, alone: bool, storage: str | None = None) -> Iterator[Search]:
+def search_of(
+    run: Run, owner: Owner, device: str, *, alone: bool, new: bool = False, storage: str | None = None
+) -> Iterator[Search]:
     """The search of a run for one of its workers.
 
-    `device` is what its trials are computed on. A `storage` is another way to the run's study. What is left of workers
-    that are gone is given back, at the beginning and at the end.
+    `device` is what its trials are computed on; `new` is a study that must not be there yet. A `storage` is another way
+    to the run's study. What is left of workers that are gone is given back, at the beginning and at the end.
     """
     profile = run.profile if storage is None else run.profile.model_copy(update={"storage": storage})
     if profile.storage is not None:  # who works on a study by its name means the place that it is in
+        check_address(profile.storage)
         say_yes("storage", profile.storage)
     with storage_failures(run.journal, profile.storage):
         place = storage_at(profile.storage, run.journal)
-    study = open_study(profile, run.journal, place, alone=alone)
-    here = profile.storage is None
+    study = open_study(profile, run.journal, place, new=new and profile.storage is not None)
     search = Search(
         study,
         profile,
         storage=place,
         worker=owner.name,
         device=device,
-        gone=lambda worker: gone(run.path, worker, all_here=here),
+        gone=lambda worker: gone(run.path, worker),
     )
     if alone:
+        search.take_back(all_here=profile.storage is None)
         clear_dead(run.path)
     try:
         yield search
     finally:
+        search.close()
         if not elsewhere(read_claims(run.path)):
             with suppress(EngineError):  # the storage is away: the next worker gives them back
                 search.give_back()
                 clear_dead(run.path)
+        close_storage(place)
 
 
 def check_kinship(run: Run, search: Search, own: Mapping[str, Any]) -> None:
@@ -88,15 +94,24 @@ def run_of_study(location: str, name: str, runs_dir: Path) -> Run:
     path = runs_dir / name
     import optuna
 
+    check_address(location)
     say_yes("storage", location)  # who names it means it
     with storage_failures(None, location):
         storage = storage_at(location, path)
-        names = optuna.get_all_study_names(storage)
-        if name not in names:
-            raise EngineError(f"The storage has no study {name}.", f"It has: {', '.join(sorted(names)) or 'none'}.")
-        settings = optuna.load_study(study_name=name, storage=storage).user_attrs.get("settings")
+        try:
+            names = optuna.get_all_study_names(storage)
+            if name not in names:
+                raise EngineError(f"The storage has no study {name}.", f"It has: {', '.join(sorted(names)) or 'none'}.")
+            settings = optuna.load_study(study_name=name, storage=storage).user_attrs.get("settings")
+        finally:
+            close_storage(storage)
     if (path / PROFILE).is_file():
-        return Run(path)
+        if (run := Run(path)).profile.storage is None:
+            raise EngineError(
+                f"{path} is the folder of another study, which is in its own journal.",
+                "Give the worker another folder for its runs, with --runs-dir.",
+            )
+        return run
     try:
         profile = Profile.model_validate({**json.loads(settings or ""), "storage": location})
     except (TypeError, ValueError) as error:

@@ -34,14 +34,15 @@ def optimize(
         if search.asked_to_pause():
             raise EngineError("The run was paused from elsewhere.", f"Go on with: --resume {run.name}")
         suggestion = search.ask(list(model.facts.writers), model.facts.layers)
-        yield from _news(search)
         if suggestion is None:
+            yield from _news(search)
             if not search.done:
                 yield Progress("waiting for other workers", len(search.records), search.wanted, "trials")
                 time.sleep(MOMENT)
             continue
         told = False
         try:
+            yield from _news(search)
             yield TrialStarted(suggestion.trial, search.wanted)
             started = time.perf_counter()
             beaten = search.beaten if profile.end_dominated_trials else None

@@ -19,8 +19,9 @@ from typing import Literal
 import psutil
 
 from heretic_tui.engine.control_files import moment, part_of_a_name, read_fields, whole, word
-from heretic_tui.engine.errors import write_failure
+from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.engine.files import write_text
+from heretic_tui.names import in_folder
 from heretic_tui.private import Refused, tell_once
 
 OWNERS = "owners"
@@ -108,12 +109,16 @@ def claimed(folder: Path) -> Iterator[Owner]:
         path.parent.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise write_failure(path.parent, error) from error
-    write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=folder)
+    _write(path, owner)
     try:
         yield owner
     finally:
         with suppress(OSError):  # what is left counts as dead once this process has ended
             path.unlink(missing_ok=True)
+
+
+def _write(path: Path, owner: Owner) -> None:
+    write_text(path, json.dumps(asdict(owner), indent=2) + "\n", inside=path.parent)
 
 
 def read_claims(folder: Path) -> tuple[Claim, ...]:
@@ -168,13 +173,10 @@ def place_of(name: str) -> str:
     return process_of(name) + ("" if host == _plain(socket.gethostname()) else f" on {host}")
 
 
-def gone(folder: Path, worker: str, *, all_here: bool) -> bool:
-    """Whether the worker of this name is known to live no more.
-
-    Where `all_here`, every worker of the study has its claim in this folder: one without a claim has left.
-    """
-    claim = next((claim for claim in read_claims(folder) if claim.owner.name == worker), None)
-    return all_here if claim is None else not claim.alive
+def gone(folder: Path, worker: str) -> bool | None:
+    """Whether the worker of this name lives no more; None where its claim is not in this folder, or cannot be read."""
+    claim = _read(folder / OWNERS / f"{worker}.json") if in_folder(f"{worker}.json") else None
+    return None if claim is None else not claim.alive
 
 
 def clear_dead(folder: Path) -> None:
@@ -216,16 +218,26 @@ class Pulse:
     """Gives this process's signs of life in a run, seldom enough to cost nothing."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = _path(folder, this_process())
+        self._owner = this_process()
+        self._path = _path(folder, self._owner)
         self._next = 0.0
+        self._claimed = False
 
     def beat(self) -> None:
         """Give a sign of life, if the last one is long ago."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + PULSE
-            with suppress(OSError):  # not claimed yet, or the disk is away for a moment
+            try:
                 os.utime(self._path)
+                self._claimed = True
+            except FileNotFoundError:
+                # Not claimed yet; or taken for dead by others while this machine slept, who must learn better.
+                if self._claimed:
+                    with suppress(EngineError):
+                        _write(self._path, self._owner)
+            except OSError:
+                pass  # the disk is away for a moment
 
 
 @cache
@@ -234,7 +246,7 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return str(round(psutil.boot_time()))
+        return "-"  # when a process started tells starts of the machine apart as well
 
 
 def _start_of(process: int) -> str | None:

@@ -3,6 +3,7 @@
 Closing a job stops it: every `finally` puts weights back and leaves the run's folder ready to be resumed.
 """
 
+import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -34,6 +35,7 @@ from heretic_tui.engine.origins import UnknownOrigin
 from heretic_tui.engine.outline import Outliner
 from heretic_tui.engine.ownership import Owner
 from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
+from heretic_tui.engine.search import StudyExists
 from heretic_tui.engine.study_start import (
     Material,
     begin,
@@ -62,7 +64,11 @@ def start_study(
     material = yield from read_material(model, profile)
     run = create_run(runs_dir, str(profile.model), profile_name, profile)
     job = _study(model, run, material, began, run.locked(), resumed=False)
-    return (yield from attended(run, job, model.facts.device))
+    try:
+        return (yield from attended(run, job, model.facts.device))
+    except StudyExists:
+        shutil.rmtree(run.path, ignore_errors=True)  # nothing is in it yet
+        raise
 
 
 def resume_study(run: Run, trials: int | None = None, load: Loader = load) -> Job[StudyFinished]:
@@ -119,12 +125,12 @@ def _study(
     loaded = time.perf_counter()
     with (
         held as owner,
-        search_of(run, owner, model.facts.device, alone=not joining, storage=storage) as search,
+        search_of(run, owner, model.facts.device, alone=not joining, new=not resumed, storage=storage) as search,
     ):
         own = sketch(model, run.profile, material.sets)
         if joining:
             check_kinship(run, search, own)
-        else:
+        elif search.sketch is None:
             search.set_sketch(own)
         if trials is not None:
             search.want(trials)

@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from heretic_tui.engine.slots import INDEX
+from heretic_tui.engine.storages import INDEX
 from heretic_tui.profile.schema import Profile
 
 

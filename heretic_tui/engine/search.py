@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heretic_tui.engine.early_end import Counted, Tally, beaten, packed
+from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.front import pareto_front
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.slots import INDEX, WORKER, claim, give_back, let_fall, over
+from heretic_tui.engine.slots import WORKER, claim, give_back, let_fall, over
 from heretic_tui.engine.space import SUBSPACE, objective_values, suggest
-from heretic_tui.engine.storages import HEARTBEAT, heartbeats, quiet_optuna, storage_at, storage_failures
+from heretic_tui.engine.storages import HEARTBEAT, INDEX, PULSE, heartbeats, quiet_optuna, storage_at, storage_failures
 from heretic_tui.engine.studies import PAUSE, STUDY_NAME, counted_of, finished, record_of, want, wanted
 from heretic_tui.engine.style import style_of
 from heretic_tui.profile.schema import KLDivergenceSpec, Profile, RefusalsSpec
@@ -34,8 +35,12 @@ LOOK = 2.0
 """Seconds between two looks, within a trial, at what other workers have finished."""
 SHARE = 30
 """How many times as long as a look took there is none."""
-NAMELESS = 30.0
-"""Seconds after which a trial that no worker has put its name to counts as one whose worker died at that moment."""
+UNHEARD = 60.0
+"""Seconds without a change after which a trial whose worker is not known counts as given up."""
+
+
+class StudyExists(EngineError):
+    """A new study would bear the name of one that its storage has."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Suggestion:
 class Search:
     """A study that this process works on, alone or as one of several workers: asks, tells, and knows the front.
 
-    `gone` tells whether a worker is known to live no more.
+    `gone` tells whether a worker lives no more, or None where that is not known.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class Search:
         storage: "BaseStorage | None" = None,
         worker: str = "",
         device: str = "",
-        gone: Callable[[str], bool] = lambda worker: False,
+        gone: Callable[[str], bool | None] = lambda worker: False,
     ) -> None:
         self.study = study
         self.profile = profile
@@ -74,7 +79,7 @@ class Search:
         self._front: list[TrialRecord] = []
         self._known: set[int] = set()
         self._news: list[TrialRecord] = []
-        self._nameless: dict[int, float] = {}
+        self._signs: dict[int, tuple[object, float]] = {}
         self._look_again = self._listened = 0.0
         self._beating = ExitStack()
         self.refresh()
@@ -86,6 +91,8 @@ class Search:
 
         None while other workers have all the trials that are left.
         """
+        import optuna
+
         with storage_failures():
             # A sampler of its own for every trial, seeded by its number: a resumed study goes on as if never stopped.
             self.study.sampler = _seeded_sampler(self.profile)
@@ -95,10 +102,13 @@ class Search:
             if handle is None:
                 return None
             self._beating.close()
-            if self._storage is not None:
-                self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
             try:
+                if self._storage is not None:
+                    self._beating.enter_context(heartbeats(self._storage, self.study.study_name, handle.number))
                 return self._sampled(handle, components, layers)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                self._beating.close()  # it was given to another
+                return None
             except BaseException:
                 self._beating.close()
                 let_fall(self.study, handle.number)
@@ -126,12 +136,30 @@ class Search:
 
     def _without_worker(self, trial: "FrozenTrial") -> bool:
         """Whether nobody works on a running trial any more, as far as can be told here."""
+        known = self._gone_from(trial)
+        if known is not None:
+            return known
+        # One that took the trial and has put no name to it yet, one whose claim is not seen, or one that comes from
+        # elsewhere: it is there as long as it gives signs.
+        now, sign = time.monotonic(), (trial.user_attrs.get(WORKER), trial.user_attrs.get(PULSE))
+        last = self._signs.get(trial.number)
+        if last is None or last[0] != sign:
+            last = self._signs[trial.number] = sign, now
+        return now - last[1] > UNHEARD
+
+    def _gone_from(self, trial: "FrozenTrial") -> bool | None:
         worker = trial.user_attrs.get(WORKER)
-        if worker is not None:
-            return self._gone(worker)
-        # Between taking a trial and putting a name to it there are milliseconds.
-        now = time.monotonic()
-        return now - self._nameless.setdefault(trial.number, now) > NAMELESS
+        return None if worker is None else self._gone(worker)
+
+    def take_back(self, *, all_here: bool) -> None:
+        """Free at once the trials that an earlier session left; where `all_here`, also those of unknown workers."""
+        import optuna
+
+        with storage_failures():
+            for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+                known = self._gone_from(trial)
+                if known or (known is None and all_here):
+                    let_fall(self.study, trial.number)
 
     def tell(
         self,
@@ -250,6 +278,10 @@ class Search:
         """Whether a trial is on the front."""
         return any(found.trial == record.trial for found in self._front)
 
+    def close(self) -> None:
+        """Give no more signs of life."""
+        self._beating.close()
+
     def give_back(self) -> None:
         """Free the trials of workers that are gone."""
         with storage_failures():
@@ -314,12 +346,11 @@ def _seeded_sampler(profile: Profile) -> "optuna.samplers.BaseSampler":
 
 
 def open_study(
-    profile: Profile, journal: Path, storage: "BaseStorage | None" = None, *, alone: bool = True
+    profile: Profile, journal: Path, storage: "BaseStorage | None" = None, *, new: bool = False
 ) -> "optuna.Study":
     """Open or create the study in the run's journal or in the storage that the profile names; or in one that is open.
 
-    Who is `alone` closes the trials that an interrupted session left running. Raises `EngineError` for a damaged
-    journal.
+    Raises `EngineError` for a damaged journal, and `StudyExists` where a `new` one has the name of another.
     """
     import optuna
 
@@ -327,18 +358,21 @@ def open_study(
     ways = optuna.study.StudyDirection
     directions = [ways.MAXIMIZE if spec.optimization == "maximize" else ways.MINIMIZE for spec in profile.objectives]
     with storage_failures(journal, profile.storage):
-        storage = storage or storage_at(profile.storage, journal)
         name = STUDY_NAME if profile.storage is None else journal.parent.name
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=directions,
-            load_if_exists=True,
-            sampler=_seeded_sampler(profile),
-        )
+        try:
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage or storage_at(profile.storage, journal),
+                directions=directions,
+                load_if_exists=not new,
+                sampler=_seeded_sampler(profile),
+            )
+        except optuna.exceptions.DuplicatedStudyError as error:
+            raise StudyExists(
+                f"The storage has a study {name} already.",
+                f"Work on that one with: heretic-tui worker {name} --storage URL; or call the profile otherwise.",
+            ) from error
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", profile.model_dump_json(exclude={"storage"}))
             study.set_user_attr("finished", False)
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)) if alone else ():
-            let_fall(study, trial.number)
     return study

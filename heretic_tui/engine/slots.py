@@ -13,11 +13,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from heretic_tui.engine.storages import INDEX
+
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-INDEX = "index"
 WORKER = "worker"
 DEVICE = "device"
 

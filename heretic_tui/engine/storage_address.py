@@ -48,11 +48,21 @@ def check_known(address: str, run: str) -> None:
 
 def storage_error(address: str, error: Exception) -> EngineError:
     """Say why a storage cannot be used, in the first line of its driver's words."""
-    reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = (_words(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     remedy = "Check that it runs, its address and your rights."
     if re.search(r"password|authenticat|access denied", reason, re.IGNORECASE):
         remedy = WITHOUT_PASSWORD
     return EngineError(f"The storage {masked(address)} cannot be used: {reason}.", remedy)
+
+
+def _words(error: Exception) -> str:
+    """What the driver says, from below what Optuna and others have wrapped it in."""
+    for one in (error, error.__cause__):
+        if (below := getattr(one, "orig", None)) is not None:
+            return str(below)
+        if callable(details := getattr(one, "details", None)):
+            return str(details())
+    return str(error)
 
 
 def is_storage_error(error: Exception) -> bool:

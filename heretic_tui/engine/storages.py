@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,13 +20,22 @@ from heretic_tui.engine.journal import journal_storage
 from heretic_tui.engine.storage_address import is_storage_error, opened_with, storage_error
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+INDEX = "index"
+"""The attribute of a trial that holds its number among those that count, from 1."""
 
 HEARTBEAT = 15
 """Seconds between two heartbeats of a trial in a database."""
 SILENCE = 60
 """Seconds without a heartbeat after which a trial in a database is given to another worker."""
 OPENING_TRIES = 5
+PULSE = "pulse"
+"""The attribute of a trial that changes as long as somebody works on it."""
+RETRIED = "retried"
+"""The attribute of a trial that tells which one it does again."""
 GRPC = "grpc"
 GRPC_WAIT = 10.0
 """Seconds that a gRPC proxy is given to answer at first."""
@@ -65,7 +75,7 @@ def _proxy(location: str) -> "BaseStorage":
 
 def _database(location: str, scheme: str) -> "BaseStorage":
     from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
     url = location.replace(f"{scheme}://", f"{DRIVERS.get(scheme, scheme)}://", 1)
@@ -79,7 +89,7 @@ def _database(location: str, scheme: str) -> "BaseStorage":
                 engine_kwargs=options,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=SILENCE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+                heartbeat_stale_trial_callback=_queue_again,
             )
         except (IntegrityError, ProgrammingError, StorageInternalError):
             if tries == 1:
@@ -88,6 +98,24 @@ def _database(location: str, scheme: str) -> "BaseStorage":
             return opened(tries - 1)
 
     return opened(OPENING_TRIES)
+
+
+def _queue_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
+    """Give a silent worker's trial to the next one: its number and what was sampled of it, and nothing else."""
+    attributes = {INDEX: trial.user_attrs[INDEX], RETRIED: trial.number} if INDEX in trial.user_attrs else {}
+    if attributes:
+        study.enqueue_trial(trial.params, user_attrs=attributes)
+
+
+def close_storage(storage: "BaseStorage") -> None:
+    """Let the connections of a storage go."""
+    from optuna.storages import GrpcStorageProxy, RDBStorage
+
+    with suppress(Exception):  # what is closed badly is closed
+        if isinstance(storage, RDBStorage):
+            storage.engine.dispose()
+        elif isinstance(storage, GrpcStorageProxy):
+            storage.close()
 
 
 @contextmanager
@@ -125,24 +153,34 @@ def _damaged_journal(journal: Path, error: Exception) -> EngineError:
 
 @contextmanager
 def heartbeats(storage: "BaseStorage", study: str, trial: int) -> Iterator[None]:
-    """Tell a database, as long as the block lasts, that the trial of this Optuna number is being worked on."""
-    from optuna.exceptions import OptunaError
-    from optuna.storages import RDBStorage
+    """Tell a storage, as long as the block lasts, that the trial of this Optuna number is being worked on.
 
-    if not isinstance(storage, RDBStorage):
+    A database has heartbeats of its own, by which Optuna frees trials. They are nothing to a worker that comes by a
+    proxy, and so there is a pulse too, an attribute of the trial that changes. A journal needs neither: the claims
+    beside it tell who lives.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+
+    if isinstance(storage, JournalStorage):
         yield
         return
-    database: RDBStorage = storage
-    key = database.get_trial_id_from_study_id_trial_number(database.get_study_id_from_name(study), trial)
+    key = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study), trial)
     over = threading.Event()
 
-    def beat() -> None:
-        while not over.wait(HEARTBEAT):
-            with suppress(OptunaError):  # the server is away: the trial tells so when it is over
-                database.record_heartbeat(key)
+    def beat(pulse: int) -> None:
+        if isinstance(storage, RDBStorage):
+            storage.record_heartbeat(key)
+        storage.set_trial_user_attr(key, PULSE, pulse)
 
-    database.record_heartbeat(key)
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    def beats() -> None:
+        for pulse in count(1):
+            if over.wait(HEARTBEAT):
+                return
+            with suppress(Exception):  # the server is away: the trial tells so when it is over
+                beat(pulse)
+
+    beat(0)
+    thread = threading.Thread(target=beats, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

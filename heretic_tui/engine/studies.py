@@ -14,9 +14,9 @@ from heretic_tui.engine.front import Objective
 from heretic_tui.engine.parameters import AblationParameters, number_of
 from heretic_tui.engine.records import Score, TrialRecord
 from heretic_tui.engine.schemas import in_range
-from heretic_tui.engine.slots import DEVICE, INDEX, WORKER
+from heretic_tui.engine.slots import DEVICE, WORKER
 from heretic_tui.engine.space import SUBSPACE
-from heretic_tui.engine.storages import quiet_optuna, storage_at, storage_failures
+from heretic_tui.engine.storages import INDEX, quiet_optuna, storage_at, storage_failures
 from heretic_tui.profile.schema import MOST_DIMENSIONS, Profile
 
 if TYPE_CHECKING:

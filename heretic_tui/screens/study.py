@@ -329,8 +329,8 @@ class StudyScreen(FrameScreen):
         study = self.study
         if self.control.studying:
             self.control.stop()
-            if study is not None and self.live and len(study.crew) > 1:
-                self._ask(study, "pause")
+            if study is not None and self.live:
+                self._ask(study, "pause")  # those that work on it beside this process
         elif study is None:
             self.notify("There is no run to go on with. Press 1 to choose a model or a run.", markup=False)
         elif study.workers:
@@ -378,7 +378,13 @@ class StudyScreen(FrameScreen):
         study = self.study
         if study is None or study.finished or not study.records:
             return
-        last = "The trial under way is the last one." if self._elsewhere(study) else "The trial under way is dropped."
+        last = "The trial under way is dropped."
+        if others := self._under_way(study):
+            last = (
+                "The trial under way is the last one."
+                if others == 1
+                else f"The {others} trials under way are the last."
+            )
         question = f"End the study with {self._last_trial(study)} trials?"
         self.app.push_screen(
             Confirm(question, f"{last} More can be added later with +.", "End it"), partial(self._end, study)
@@ -388,9 +394,12 @@ class StudyScreen(FrameScreen):
         return bool(study.workers) and not self.live
 
     def _last_trial(self, study: StudyView) -> int:
-        """How many trials a study has if it ends now: other processes see the trial under way through."""
-        under_way = len(study.workers) if self._elsewhere(study) and study.current else 0
-        return len(study.records) + under_way
+        """How many trials a study has if it ends now: other processes see the trials under way through."""
+        return len(study.records) + self._under_way(study)
+
+    def _under_way(self, study: StudyView) -> int:
+        """Trials that other processes are at."""
+        return sum(one.live is not None and one.live.trial is not None for one in study.others)
 
     def _end(self, study: StudyView, yes: bool | None) -> None:
         if not yes:
@@ -401,7 +410,7 @@ class StudyScreen(FrameScreen):
             return
         if self.live:
             self.control.stop()
-        study.wanted = len(study.records)
+        study.wanted = self._last_trial(study)
         self.run_worker(lambda: self.control.want(study.path, study.wanted), thread=True, exit_on_error=False)
         self._again()
 
@@ -415,7 +424,7 @@ class StudyScreen(FrameScreen):
             except EngineError as error:
                 app.call_from_thread(app.warn, str(error))
                 return
-            if not asked:
+            if not asked and not self.live:
                 app.call_from_thread(app.warn, "Nobody works on this run any more.")
 
         self.run_worker(write, thread=True, exit_on_error=False)

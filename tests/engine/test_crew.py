@@ -8,6 +8,7 @@ from heretic_tui.engine import events
 from heretic_tui.engine.crew import on_device, run_of_study
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.loading import load
+from heretic_tui.engine.permissions import permissions_file
 from heretic_tui.engine.pipeline import join_study, resume_study, start_study
 from heretic_tui.engine.run import Run
 from heretic_tui.engine.summary import summarize
@@ -154,3 +155,22 @@ def test_settings_that_cannot_be_understood_are_told(shared, tmp_path, settings)
     shared.read_study().set_user_attr("settings", settings)
     with pytest.raises(EngineError, match="settings that can be understood"):
         run_of_study(shared.profile.storage, shared.name, tmp_path / "there")
+
+
+def test_the_folder_of_another_study_is_not_worked_in(shared, tiny_folder, short_profile, tmp_path):
+    list(start_study(str(tiny_folder), short_profile, "short", tmp_path / "there"))
+    with pytest.raises(EngineError, match="another study"):
+        run_of_study(shared.profile.storage, shared.name, tmp_path / "there")
+
+
+def test_a_password_in_the_address_of_a_storage_is_kept_nowhere(tmp_path):
+    with pytest.raises(EngineError, match="with a password"):
+        run_of_study("postgresql://me:s3cret@localhost/db", "run", tmp_path / "runs")
+    assert not permissions_file().exists() or "s3cret" not in permissions_file().read_text()
+
+
+def test_a_new_run_of_a_name_that_the_database_has_leaves_no_folder(shared, tiny_folder, tmp_path):
+    with pytest.raises(EngineError, match="has a study"):
+        list(start_study(str(tiny_folder), shared.profile, "short", tmp_path / "elsewhere"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(shared.records()) == shared.profile.n_trials

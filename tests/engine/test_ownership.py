@@ -213,7 +213,7 @@ def test_several_processes_work_on_a_run_and_each_has_a_claim_of_its_own(study, 
         claims = read_claims(study.path)
         assert [claim.owner.process for claim in claims] == [holder.pid, os.getpid()]
         assert summarize(study).told == f"running, process {holder.pid}"
-        assert not ownership.gone(study.path, owner.name, all_here=True)
+        assert ownership.gone(study.path, owner.name) is False
     assert [claim.owner.process for claim in read_claims(study.path)] == [holder.pid]
 
 
@@ -232,9 +232,20 @@ def test_a_run_that_workers_are_at_cannot_be_had_alone(study):
         assert summarize(study).told == "running"
 
 
-def test_a_worker_without_a_claim_has_left_where_all_have_theirs_here(tmp_path):
-    assert ownership.gone(tmp_path, "box-1-2", all_here=True)
-    assert not ownership.gone(tmp_path, "box-1-2", all_here=False)
+@pytest.mark.parametrize("name", ["box-1-2", "../box-1-2", ""])
+def test_of_a_worker_without_a_claim_nothing_is_known(tmp_path, name):
+    assert ownership.gone(tmp_path, name) is None
+
+
+def test_a_process_that_was_taken_for_dead_while_it_slept_claims_the_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(ownership, "PULSE", 0)
+    with claimed(tmp_path) as owner:
+        pulse = Pulse(tmp_path)
+        pulse.beat()
+        file_of(tmp_path).unlink()
+        pulse.beat()
+        assert ownership.gone(tmp_path, owner.name) is False
+    assert not read_claims(tmp_path)
 
 
 def test_the_claims_of_the_dead_are_cleared_and_those_of_the_living_stay(study, holder):

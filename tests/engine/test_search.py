@@ -55,7 +55,9 @@ def scores_of(parameters):
 
 def search_in(folder, settings=None):
     settings = settings or profile()
-    return Search(open_study(settings, folder / "study.journal"), settings)
+    search = Search(open_study(settings, folder / "study.journal"), settings, gone=lambda worker: None)
+    search.take_back(all_here=True)
+    return search
 
 
 def one_trial(search):
@@ -191,7 +193,7 @@ def test_a_trial_that_was_dropped_is_not_a_record(tmp_path):
     assert [found.trial for found in search_in(tmp_path).records] == [1]
 
 
-def test_a_trial_that_was_killed_is_closed_when_the_study_is_opened(tmp_path):
+def test_a_trial_that_was_killed_is_closed_when_the_study_is_gone_on_with(tmp_path):
     search_in(tmp_path).ask(COMPONENTS, LAYERS)
     states = [trial.state.name for trial in search_in(tmp_path).study.trials]
     assert states == ["FAIL"]

@@ -35,13 +35,21 @@ def scored(parameters: AblationParameters) -> dict[str, Score]:
 
 
 def search_in(
-    folder: Path, profile: Profile, worker: str = "", *, alone: bool = False, gone: Callable[[str], bool] | None = None
+    folder: Path,
+    profile: Profile,
+    worker: str = "",
+    *,
+    alone: bool = False,
+    gone: Callable[[str], bool | None] | None = None,
 ) -> Search:
     """The search of a worker of this name on the study of a folder."""
     journal = folder / "study.journal"
     storage = storage_at(profile.storage, journal)
-    study = open_study(profile, journal, storage, alone=alone)
-    return Search(study, profile, storage=storage, worker=worker, device="cpu", gone=gone or (lambda name: False))
+    study = open_study(profile, journal, storage)
+    search = Search(study, profile, storage=storage, worker=worker, device="cpu", gone=gone or (lambda name: False))
+    if alone:
+        search.take_back(all_here=True)
+    return search
 
 
 def work(
@@ -57,8 +65,7 @@ def work(
     """
     spent: list[tuple[int, float]] = []
     with claimed(folder) as owner:
-        here = profile.storage is None
-        search = search_in(folder, profile, owner.name, gone=lambda name: gone(folder, name, all_here=here))
+        search = search_in(folder, profile, owner.name, gone=lambda name: gone(folder, name))
         ready()
         chance = random.Random(owner.name)
         while not search.done and not (enough and len(spent) >= enough):

@@ -17,6 +17,7 @@ from made_up import BASE, COMPONENTS, LAYERS, scored, search_in, settings
 from heretic_tui.engine import search as search_module
 from heretic_tui.engine import storages
 from heretic_tui.engine.records import Score
+from heretic_tui.engine.search import StudyExists, open_study
 from heretic_tui.engine.studies import want, want_pause
 
 MADE_UP = Path(__file__).parent / "made_up.py"
@@ -114,7 +115,7 @@ def test_a_worker_that_died_before_it_put_its_name_to_a_trial_blocks_nothing(ask
     search.study.ask()
     assert one_trial(search).trial == 2
     assert search.ask(COMPONENTS, LAYERS) is None
-    monkeypatch.setattr(search_module, "NAMELESS", 0)
+    monkeypatch.setattr(search_module, "UNHEARD", 0)
     assert one_trial(search).trial == 1
 
 
@@ -176,8 +177,54 @@ def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(as
     assert silent.tell(lost, scored(lost.parameters), BASE, 1.0) is None
     assert busy.tell(kept, scored(kept.parameters), BASE, 1.0) is not None
     assert numbers(living) == [1, 2]
-    retried = [trial for trial in living.study.trials if "failed_trial" in trial.system_attrs]
+    retried = [trial for trial in living.study.trials if "retried" in trial.user_attrs]
     assert [trial.user_attrs["worker"] for trial in retried] == ["living"]
+
+
+@pytest.mark.parametrize("kind", ["database", "proxy"])
+def test_the_trial_of_a_worker_from_elsewhere_is_freed_once_its_pulse_stops(asked, monkeypatch, kind):
+    monkeypatch.setattr(storages, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(search_module, "UNHEARD", 2)
+    folder, profile = asked(kind, 2)
+    unknown = {"gone": lambda worker: None}
+    silent, busy, living = (search_in(folder, profile, name, **unknown) for name in ("silent", "busy", "living"))
+    lost, kept = silent.ask(COMPONENTS, LAYERS), busy.ask(COMPONENTS, LAYERS)
+    silent.close()
+    deadline = time.monotonic() + 60
+    while (again := living.ask(COMPONENTS, LAYERS)) is None:
+        assert time.monotonic() < deadline, "nobody got the trial"
+        time.sleep(0.1)
+    assert again.trial == lost.trial
+    assert busy.holds(kept)
+    assert not silent.holds(lost)
+    for search in (busy, living):
+        search.close()
+
+
+def test_a_session_that_goes_on_frees_what_the_dead_left_and_leaves_the_living_theirs(asked):
+    folder, profile = asked("journal", 4)
+    crew = {name: search_in(folder, profile, name) for name in ("dead", "living", "unknown")}
+    held = {name: search.ask(COMPONENTS, LAYERS) for name, search in crew.items()}
+    on = search_in(folder, profile, "on", gone={"dead": True, "living": False}.get)
+    on.take_back(all_here=False)
+    assert [crew[name].holds(held[name]) for name in crew] == [False, True, True]
+    on.take_back(all_here=True)
+    assert [crew[name].holds(held[name]) for name in crew] == [False, True, False]
+
+
+def test_a_trial_that_is_taken_away_while_it_is_sampled_is_another_s(asked, monkeypatch):
+    folder, profile = asked("journal", 1)
+    one, other = search_in(folder, profile, "a"), search_in(folder, profile, "b", gone=lambda worker: True)
+    sampled = search_module.suggest
+    monkeypatch.setattr(search_module, "suggest", lambda *what: other.take_back(all_here=True) or sampled(*what))
+    assert one.ask(COMPONENTS, LAYERS) is None
+
+
+def test_a_new_study_in_a_database_does_not_take_over_another_of_its_name(asked):
+    folder, profile = asked("database", 2)
+    search_in(folder, profile, "a")
+    with pytest.raises(StudyExists, match="has a study"):
+        open_study(profile, folder / "study.journal", new=True)
 
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
