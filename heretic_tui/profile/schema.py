@@ -401,12 +401,19 @@ class Profile(Table):
         "search",
     )
     n_startup_trials: int = setting(
-        60, "How many of the first trials take random parameters, to explore.", "search", unit="trials", ge=0
+        20,
+        "How many of the first trials take random parameters, to explore.",
+        "search",
+        unit="trials",
+        default_1_4=60,
+        ge=0,
     )
     n_ei_candidates: int = setting(
         128, "How many candidates the TPE sampler weighs for each trial.", "search", unit="candidates", ge=1
     )
-    multivariate: bool = setting(True, "Let the TPE sampler see parameters together instead of one by one.", "search")
+    multivariate: bool = setting(
+        False, "Let the TPE sampler see parameters together instead of one by one.", "search", default_1_4=True
+    )
     end_dominated_trials: bool = setting(
         True,
         "End a trial as soon as it is certain that another one is better in every objective. The front stays the same; "

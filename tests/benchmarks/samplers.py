@@ -29,6 +29,7 @@ SAMPLERS = {
     "TPE, start-up 10": ["n_startup_trials=10", "n_ei_candidates=128", "multivariate=true"],
     "TPE, start-up 20": ["n_startup_trials=20", "n_ei_candidates=128", "multivariate=true"],
     "univariate, 10": ["n_startup_trials=10", "n_ei_candidates=128", "multivariate=false"],
+    "univariate, 20": ["n_startup_trials=20", "n_ei_candidates=128", "multivariate=false"],
     "TPE, 10, 24 candidates": ["n_startup_trials=10", "n_ei_candidates=24", "multivariate=true"],
     "GP, start-up 10": ["n_startup_trials=10", "sampler=gp"],
 }

@@ -21,10 +21,10 @@ def test_importing_profiles_imports_neither_engine_nor_screen():
     assert done.stdout.strip() == ""
 
 
-def test_the_defaults_are_those_of_the_reference_tool():
+def test_the_defaults_are_those_of_the_reference_tool_but_for_the_sampler_s():
     profile = Profile()
     assert profile.dtypes == ["auto", "float16", "bfloat16", "float32"]
-    assert (profile.n_trials, profile.n_startup_trials) == (200, 60)
+    assert (profile.n_trials, profile.n_startup_trials, profile.multivariate) == (200, 20, False)
     assert (profile.batch_size, profile.max_batch_size, profile.max_response_length) == (0, 128, 100)
     assert profile.good_prompts == PromptSet(dataset="mlabonne/harmless_alpaca", split="train[:400]", column="text")
     assert profile.bad_prompts.dataset == "mlabonne/harmful_behaviors"
