@@ -158,7 +158,8 @@ class Search:
         with storage_failures():
             for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
                 known = self._gone_from(trial)
-                if known or (known is None and all_here):
+                own = trial.user_attrs.get(WORKER) == self.worker  # a session of this very process that failed
+                if own or known or (known is None and all_here):
                     let_fall(self.study, trial.number)
 
     def tell(

@@ -212,6 +212,16 @@ def test_a_session_that_goes_on_frees_what_the_dead_left_and_leaves_the_living_t
     assert [crew[name].holds(held[name]) for name in crew] == [False, True, False]
 
 
+def test_a_session_that_goes_on_frees_what_an_earlier_one_of_the_same_process_left(asked):
+    folder, profile = asked("journal", 1)
+    first, again = search_in(folder, profile, "a"), search_in(folder, profile, "a")
+    left = first.ask(COMPONENTS, LAYERS)
+    assert again.ask(COMPONENTS, LAYERS) is None
+    again.take_back(all_here=False)
+    assert not first.holds(left)
+    assert one_trial(again).trial == 1
+
+
 def test_a_trial_that_is_taken_away_while_it_is_sampled_is_another_s(asked, monkeypatch):
     folder, profile = asked("journal", 1)
     one, other = search_in(folder, profile, "a"), search_in(folder, profile, "b", gone=lambda worker: True)
