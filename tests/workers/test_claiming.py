@@ -162,7 +162,7 @@ def test_a_wish_to_pause_reaches_every_worker_that_was_there_and_none_that_comes
 def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(asked, monkeypatch):
     monkeypatch.setattr(storages, "HEARTBEAT", 1)
     monkeypatch.setattr(search_module, "HEARTBEAT", 1)
-    monkeypatch.setattr(storages, "SILENCE", 2)
+    monkeypatch.setattr(storages, "SILENCE", 4)
     folder, profile = asked("database", 2)
     silent, busy, living = (search_in(folder, profile, name) for name in ("silent", "busy", "living"))
     lost, kept = silent.ask(COMPONENTS, LAYERS), busy.ask(COMPONENTS, LAYERS)
@@ -184,7 +184,7 @@ def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(as
 @pytest.mark.parametrize("kind", ["database", "proxy"])
 def test_the_trial_of_a_worker_from_elsewhere_is_freed_once_its_pulse_stops(asked, monkeypatch, kind):
     monkeypatch.setattr(storages, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(search_module, "UNHEARD", 2)
+    monkeypatch.setattr(search_module, "UNHEARD", 5)
     folder, profile = asked(kind, 2)
     unknown = {"gone": lambda worker: None}
     silent, busy, living = (search_in(folder, profile, name, **unknown) for name in ("silent", "busy", "living"))
