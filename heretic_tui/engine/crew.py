@@ -48,26 +48,28 @@ def search_of(
         say_yes("storage", profile.storage)
     with storage_failures(run.journal, profile.storage):
         place = storage_at(profile.storage, run.journal)
-    study = open_study(profile, run.journal, place, new=new and profile.storage is not None)
-    search = Search(
-        study,
-        profile,
-        storage=place,
-        worker=owner.name,
-        device=device,
-        gone=lambda worker: gone(run.path, worker),
-    )
-    if alone:
-        search.take_back(all_here=profile.storage is None)
-        clear_dead(run.path)
     try:
-        yield search
+        study = open_study(profile, run.journal, place, new=new and profile.storage is not None)
+        search = Search(
+            study,
+            profile,
+            storage=place,
+            worker=owner.name,
+            device=device,
+            gone=lambda worker: gone(run.path, worker),
+        )
+        if alone:
+            search.take_back(all_here=profile.storage is None)
+            clear_dead(run.path)
+        try:
+            yield search
+        finally:
+            search.close()
+            if not elsewhere(read_claims(run.path)):
+                with suppress(EngineError):  # the storage is away: the next worker gives them back
+                    search.give_back()
+                    clear_dead(run.path)
     finally:
-        search.close()
-        if not elsewhere(read_claims(run.path)):
-            with suppress(EngineError):  # the storage is away: the next worker gives them back
-                search.give_back()
-                clear_dead(run.path)
         close_storage(place)
 
 
