@@ -25,7 +25,7 @@ def main() -> None:
     if not sys.argv[1:] and sys.stdin.isatty() and sys.stdout.isatty():
         # The app has no arguments to parse, and without their parser its first picture comes sooner.
         from heretic_tui.app import run_app
-        from heretic_tui.failures import explained
+        from heretic_tui.commands.failures import explained
 
         sys.exit(explained(lambda: run_app(paths.runs_dir()), debug=False, as_json=False))
     from heretic_tui.cli import run_command_line

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -23,11 +24,12 @@ from heretic_tui.anchor import Anchor, anchored
 from heretic_tui.control import Control
 from heretic_tui.engine.events import Event, StudyFinished
 from heretic_tui.formats import duration, one_line, plain
+from heretic_tui.masking import masked
 from heretic_tui.palette import Actions, Things
 from heretic_tui.preferences import Preferences, write_preference
-from heretic_tui.screens import watching
 from heretic_tui.screens.dialogs import Choose, Confirm
 from heretic_tui.screens.frame import MOMENT, SCREENS, FrameScreen
+from heretic_tui.screens.study import watching
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.status_line import Status, StatusLine
 from heretic_tui.worker import EngineWorker, JobEnded
@@ -35,9 +37,9 @@ from heretic_tui.worker import EngineWorker, JobEnded
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
-    from heretic_tui.engine.live import Running
+    from heretic_tui.engine.checkpoints.permissions import What
     from heretic_tui.engine.memory import MemoryReading
-    from heretic_tui.engine.permissions import What
+    from heretic_tui.engine.runs.live import Running
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def _lazily(module: str, name: str) -> Callable[[], Screen[Any]]:
     """A screen that is imported when it is first shown."""
 
     def make() -> Screen[Any]:
-        screen: Screen[Any] = getattr(import_module(f"heretic_tui.screens.{module}"), name)()
+        screen: Screen[Any] = getattr(import_module(f"heretic_tui.screens.{module}.screen"), name)()
         return screen
 
     return make
@@ -66,7 +68,7 @@ class HereticApp(App[None]):
     """Directional ablation in the terminal."""
 
     TITLE = "heretic-tui"
-    CSS_PATH: ClassVar[str | PurePath | list[str | PurePath] | None] = ["app.tcss", "screens/models.tcss"]
+    CSS_PATH: ClassVar[str | PurePath | list[str | PurePath] | None] = ["app.tcss", "screens/models/models.tcss"]
     """The first screen's rules are read with the app's: a screen's own have all of them parsed anew."""
     DEFAULT_MODE = "models"
     COMMAND_PALETTE_BINDING = "ctrl+p"
@@ -98,6 +100,8 @@ class HereticApp(App[None]):
         """Whether the screen ended without the work: the terminal is gone, or was let go."""
         self.let_go = False
         """Whether the person left the study to itself."""
+        self.failed = ""
+        """What ended the screen, where that was a fault of its own, in words."""
         self.anchor = Anchor()
         self.opening = next(iter(runs)) if runs and len(runs) == 1 else None
         """The run that the app was opened for, until it is there."""
@@ -258,7 +262,7 @@ class HereticApp(App[None]):
     def _ask_leave(self, title: str, model: str, what: "What") -> None:
         """Ask for the yes that a job has failed for want of, and load the model then."""
         from heretic_tui.control import LOAD
-        from heretic_tui.screens.permission_dialog import question
+        from heretic_tui.screens.models.permission_dialog import question
 
         def answered(yes: bool | None) -> None:
             if not yes:
@@ -276,7 +280,7 @@ class HereticApp(App[None]):
         if len(runs) == 1:
             self.open_run(next(iter(runs)))
         else:
-            from heretic_tui.screens.watching import choice
+            from heretic_tui.screens.study.watching import choice
 
             self.push_screen(choice(runs), lambda run: self.open_run(run) if run else None)
 
@@ -403,6 +407,23 @@ class HereticApp(App[None]):
         else:
             self.warn("The study cannot be left to itself: no shell waits for this program.")
 
+    def _fatal_error(self) -> None:
+        """End the screen, and not the study, where something unforeseen happened; the log tells what.
+
+        Textual would print the traceback with the values of all variables, of which some may be secrets.
+        """
+        from heretic_tui.logs import log_file
+
+        error = sys.exception()
+        logger.error("The screen failed", exc_info=error)
+        if not self._exit:  # what fails once the person has left is for the log alone
+            reason = one_line(masked(f"{type(error).__name__}: {error}"))
+            self.failed = (
+                self.failed or f"The screen failed: {reason}. This is a bug; its traceback is in {log_file()}."
+            )
+            self.hung_up = self.hung_up or self.control.studying
+        self._close_messages_no_wait()
+
     async def on_unmount(self) -> None:
         """Let the engine put its things in order."""
         if not self.hung_up:
@@ -431,6 +452,7 @@ def make_app(runs_dir: Path, preferences: Preferences, runs: "Running | None" = 
 
 def run_app(runs_dir: Path, runs: "Running | None" = None) -> None:
     """Run the app on this terminal until the person leaves it; it begins at the run that is given, if one is."""
+    from heretic_tui.engine.errors import EngineError
     from heretic_tui.logs import log_to_file, own_terminal
     from heretic_tui.preferences import read_preferences
 
@@ -441,8 +463,12 @@ def run_app(runs_dir: Path, runs: "Running | None" = None) -> None:
         with own_terminal():
             app.run()
             if app.hung_up:
-                anchor.let_go(f"The study goes on in process {os.getpid()}. Watch it with: heretic-tui attach")
-                app.control.go_on_alone(to_the_end=app.let_go or app.control.preferences.on_hang_up == "continue")
+                goes_on = f"The study goes on in process {os.getpid()}. Watch it with: heretic-tui attach"
+                anchor.let_go(f"{app.failed}\n{goes_on}" if app.failed else goes_on)
+                wanted = bool(app.let_go or app.failed) or app.control.preferences.on_hang_up == "continue"
+                app.control.go_on_alone(to_the_end=wanted)
+        if app.failed:
+            raise EngineError(app.failed, "All that was finished is saved.")
 
     anchored(run)
 

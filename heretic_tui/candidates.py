@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heretic_tui.engine.chat import Candidate, OfTrial, Original
-from heretic_tui.engine.front import best_compromise
+from heretic_tui.engine.chat.conversation import Candidate, OfTrial, Original
+from heretic_tui.engine.chat.steering import OPERATIONS, OfLayer, Saved
 from heretic_tui.engine.records import TrialRecord
-from heretic_tui.engine.steering import OPERATIONS, OfLayer, Saved
+from heretic_tui.engine.storage.front import best_compromise
 from heretic_tui.formats import heading
 from heretic_tui.state import StudyView
 
@@ -102,7 +102,7 @@ def directions(run: Path | None) -> list[Choice]:
 
 def _of_run(path: Path) -> list[Choice]:
     from heretic_tui.engine.inspection.run_directions import load_run_directions
-    from heretic_tui.engine.run import DIRECTIONS
+    from heretic_tui.engine.runs.run import DIRECTIONS
 
     if not (path / DIRECTIONS).is_file():
         return []

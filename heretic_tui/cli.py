@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heretic_tui.directions_cli import directions_app
-from heretic_tui.formats import plain
-from heretic_tui.inspect_cli import inspect
-from heretic_tui.options import (
+from heretic_tui.commands.directions import directions_app
+from heretic_tui.commands.inspect import inspect
+from heretic_tui.commands.options import (
     DebugOption,
     JsonOption,
     ProfileOption,
@@ -21,11 +20,12 @@ from heretic_tui.options import (
     say_notes,
     say_yes_to,
 )
-from heretic_tui.workers_cli import WorkersOption, worker
+from heretic_tui.commands.workers import WorkersOption, worker
+from heretic_tui.formats import plain
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.live import Running
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.live import Running
+    from heretic_tui.engine.runs.run import Run
     from heretic_tui.profile.store import Difference, LoadedProfile
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ DEMO_PROFILE = "demo"
 
 def run_command_line() -> int:
     """Run the command that was asked for; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
-    from heretic_tui.failures import explained
+    from heretic_tui.commands.failures import explained
 
     return explained(lambda: app(standalone_mode=False), debug="--debug" in sys.argv, as_json="--json" in sys.argv)
 
@@ -70,8 +70,8 @@ def attach(
 ) -> None:
     """Watch a run that is being worked on, and pause it, end it or add trials; without RUN the one there is."""
     from heretic_tui.engine.errors import EngineError
-    from heretic_tui.engine.live import running
-    from heretic_tui.engine.run import list_runs, open_run
+    from heretic_tui.engine.runs.listing import list_runs, open_run
+    from heretic_tui.engine.runs.live import running
 
     folder = runs_dir_of(runs_dir)
     if run is not None:
@@ -125,10 +125,10 @@ def demo(
     debug: DebugOption = False,
 ) -> None:
     """Run a whole study on the embedded model, offline, and export the best trial."""
-    from heretic_tui.console import show_job
+    from heretic_tui.commands.console import show_job
     from heretic_tui.demo import MODEL_DIR
     from heretic_tui.engine import pipeline
-    from heretic_tui.engine.export import check_target
+    from heretic_tui.engine.export.target import check_target
 
     if to is not None:
         check_target(to, 0, overwrite=overwrite)
@@ -143,8 +143,8 @@ def demo(
 @app.command()
 def runs(runs_dir: RunsDirOption = None, json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the runs, newest first."""
-    from heretic_tui.engine.run import list_runs
-    from heretic_tui.tables import show_runs
+    from heretic_tui.commands.tables import show_runs
+    from heretic_tui.engine.runs.listing import list_runs
 
     show_runs(list_runs(runs_dir_of(runs_dir)), runs_dir_of(runs_dir), as_json=json)
 
@@ -158,12 +158,12 @@ def trials(
     debug: DebugOption = False,
 ) -> None:
     """List the trials of a run, or of a study file of the reference tool."""
-    from heretic_tui.engine.run import open_run
-    from heretic_tui.tables import show_trials
+    from heretic_tui.commands.tables import show_trials
+    from heretic_tui.engine.runs.listing import open_run
 
     path = Path(run).expanduser()
     if path.is_file():
-        from heretic_tui.engine.studies import read_foreign_study
+        from heretic_tui.engine.storage.studies import read_foreign_study
 
         show_trials(path.name, *read_foreign_study(path), front_only=front, as_json=json)
         return
@@ -193,10 +193,10 @@ def export(
     debug: DebugOption = False,
 ) -> None:
     """Write a trial's model or adapter to a folder."""
-    from heretic_tui.console import show_job
+    from heretic_tui.commands.console import show_job
     from heretic_tui.engine import pipeline
-    from heretic_tui.engine.outline import outline
-    from heretic_tui.engine.run import open_run
+    from heretic_tui.engine.loading.outline import outline
+    from heretic_tui.engine.runs.listing import open_run
 
     opened = open_run(runs_dir_of(runs_dir), run)
     job = pipeline.export(
@@ -224,7 +224,7 @@ def evaluate(
     debug: DebugOption = False,
 ) -> None:
     """Score any model against its original."""
-    from heretic_tui.console import show_job
+    from heretic_tui.commands.console import show_job
     from heretic_tui.engine import pipeline
 
     say_yes_to([model, base], set_)
@@ -238,8 +238,8 @@ app.command()(worker)
 @profiles_app.command("list")
 def profiles_list(json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the built-in profiles and your own."""
+    from heretic_tui.commands.tables import show_profiles
     from heretic_tui.profile import store
-    from heretic_tui.tables import show_profiles
 
     show_profiles(store.list_profiles(), as_json=json)
 
@@ -289,12 +289,12 @@ def _open(runs_dir: Path, runs: "Running | None" = None) -> None:
 
 
 def _start(model: str, loaded: "LoadedProfile", runs_dir: Path | None, json: bool, workers: str | None = None) -> "Run":
-    from heretic_tui.console import show_job
+    from heretic_tui.commands.console import show_job
+    from heretic_tui.commands.workers import devices_of, with_workers
     from heretic_tui.engine import pipeline
-    from heretic_tui.engine.crew import on_device
-    from heretic_tui.engine.loading import load
-    from heretic_tui.engine.run import open_run
-    from heretic_tui.workers_cli import devices_of, with_workers
+    from heretic_tui.engine.loading.loader import load
+    from heretic_tui.engine.runs.listing import open_run
+    from heretic_tui.engine.study.crew import on_device
 
     folder = runs_dir_of(runs_dir)
     own, *others = devices_of(workers)
@@ -315,13 +315,13 @@ def _resume(
     workers: str | None = None,
 ) -> "Run":
     """Go on with a run; its own settings stand, and what was asked for differently is told."""
-    from heretic_tui.console import show_job
+    from heretic_tui.commands.console import show_job
+    from heretic_tui.commands.workers import devices_of, with_workers
     from heretic_tui.engine import pipeline
-    from heretic_tui.engine.crew import on_device
-    from heretic_tui.engine.loading import load
-    from heretic_tui.engine.run import open_run
+    from heretic_tui.engine.loading.loader import load
+    from heretic_tui.engine.runs.listing import open_run
+    from heretic_tui.engine.study.crew import on_device
     from heretic_tui.profile import store
-    from heretic_tui.workers_cli import devices_of, with_workers
 
     opened = open_run(runs_dir_of(runs_dir), name)
     say_yes_to([opened.model_name], changes)
@@ -350,7 +350,7 @@ def _asked_for(found: "Difference") -> bool:
 
 
 def _best(opened: "Run") -> int:
-    from heretic_tui.engine.front import best_compromise, pareto_front
+    from heretic_tui.engine.storage.front import best_compromise, pareto_front
 
     objectives = opened.profile.objectives
     return best_compromise(pareto_front(opened.records(), objectives), objectives).trial

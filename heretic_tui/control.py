@@ -14,14 +14,14 @@ from heretic_tui.worker import EngineWorker, JobEnded
 
 if TYPE_CHECKING:
     from heretic_tui import exports
-    from heretic_tui.engine.catalog import ModelEntry
-    from heretic_tui.engine.chat import Sampling, Turn
+    from heretic_tui.engine.chat.conversation import Sampling, Turn
+    from heretic_tui.engine.chat.steering import Steered
+    from heretic_tui.engine.checkpoints.catalog import ModelEntry
+    from heretic_tui.engine.checkpoints.permissions import What
     from heretic_tui.engine.inspection.reading import Subject
-    from heretic_tui.engine.loading import Loader
-    from heretic_tui.engine.permissions import What
-    from heretic_tui.engine.requests import Kind
-    from heretic_tui.engine.session import Session
-    from heretic_tui.engine.steering import Steered
+    from heretic_tui.engine.loading.loader import Loader
+    from heretic_tui.engine.loading.session import Session
+    from heretic_tui.engine.runs.requests import Kind
     from heretic_tui.profile.schema import Profile, PromptSet
     from heretic_tui.profile.store import LoadedProfile
 
@@ -90,7 +90,7 @@ class Control:
 
     def trusting(self, name: str, loaded: "LoadedProfile") -> "LoadedProfile":
         """The profile with which this model is loaded: with the leave that the person has given to it."""
-        from heretic_tui.engine.permissions import SETTINGS
+        from heretic_tui.engine.checkpoints.permissions import SETTINGS
 
         wanted = [SETTINGS[what] for what in ("code", "pickles") if (name, what) in self.trusted]
         missing = [setting for setting in wanted if not getattr(loaded.profile, setting)]
@@ -102,14 +102,14 @@ class Control:
 
     def allow(self, name: str, what: "What") -> None:
         """Take the person's yes for a model."""
-        from heretic_tui.engine.permissions import say_yes
+        from heretic_tui.engine.checkpoints.permissions import say_yes
 
         say_yes(what, name)
         self.trusted.add((name, what))
 
     def recall(self, name: str, entry: "ModelEntry | None") -> None:
         """Take up what was allowed to a model at an earlier time, if it is still the same. Reads from disk."""
-        from heretic_tui.engine.permissions import recalled
+        from heretic_tui.engine.checkpoints.permissions import recalled
 
         revision = entry.path.name if entry is not None and entry.kind == "hub" else None
         found = recalled(name, entry.path if entry is not None else Path(name), revision)
@@ -173,7 +173,7 @@ class Control:
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
-            from heretic_tui.engine.run import Run
+            from heretic_tui.engine.runs.run import Run
 
             return pipeline.resume_study(Run(path), trials, load=session.load)
 
@@ -192,7 +192,7 @@ class Control:
         Returns how many were asked; the follower tells what they answer. Writes to disk: call it off the screen's
         thread. Raises `EngineError`.
         """
-        from heretic_tui.engine.requests import Request, ask
+        from heretic_tui.engine.runs.requests import Request, ask
         from heretic_tui.following import Waiting
 
         if trials is not None:
@@ -203,7 +203,7 @@ class Control:
 
     def want(self, path: Path, trials: int) -> None:
         """Change how many trials a run is to have. Writes to disk: call it off the screen's thread."""
-        from heretic_tui.engine.run import Run
+        from heretic_tui.engine.runs.run import Run
 
         Run(path).want(trials)
         if study := self.state.studies.get(path):
@@ -216,7 +216,7 @@ class Control:
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
-            from heretic_tui.engine.run import Run
+            from heretic_tui.engine.runs.run import Run
             from heretic_tui.profile import store
 
             if talk is not None and talk.stopping:
@@ -244,7 +244,7 @@ class Control:
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine import pipeline
-            from heretic_tui.engine.run import Run
+            from heretic_tui.engine.runs.run import Run
 
             if view.stopping:
                 return _nothing()
@@ -270,7 +270,7 @@ class Control:
         def make(session: "Session") -> Any:
             from heretic_tui.demo import MODEL_DIR
             from heretic_tui.engine.inspection import measuring
-            from heretic_tui.engine.run import Run
+            from heretic_tui.engine.runs.run import Run
             from heretic_tui.profile import store
 
             if path is not None:
@@ -288,7 +288,7 @@ class Control:
 
         def make(session: "Session") -> Any:
             from heretic_tui.engine.inspection.reading import Subject
-            from heretic_tui.engine.run import Run
+            from heretic_tui.engine.runs.run import Run
 
             return job(Subject.of_run(Run(path)), session.load)
 
@@ -296,7 +296,7 @@ class Control:
 
     def preview(self, name: str, prompts: "PromptSet", profile: "Profile") -> None:
         """Look at the first prompts of a set; beside an engine at work, without its model's chat template."""
-        from heretic_tui.engine.preview import preview
+        from heretic_tui.engine.prompts.preview import preview
 
         if not self.worker.busy:
             self.worker.submit(PREVIEW, lambda session: preview(name, prompts, profile, session.model))

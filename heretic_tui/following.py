@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from heretic_tui.engine.events import PhaseFinished, RunOpened
-from heretic_tui.engine.live import Worker, read_others, read_workers
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Score, TrialRecord
-from heretic_tui.engine.requests import Asked
-from heretic_tui.engine.run import BASELINE, JOURNAL, LOG, MODEL, Run
-from heretic_tui.engine.run_log import Logged, LogReader
+from heretic_tui.engine.runs.live import Worker, read_others, read_workers
+from heretic_tui.engine.runs.requests import Asked
+from heretic_tui.engine.runs.run import BASELINE, JOURNAL, LOG, MODEL, Run
+from heretic_tui.engine.runs.run_log import Logged, LogReader
 from heretic_tui.formats import duration
 from heretic_tui.state import LOG_LINES, Activity, LogLine, State, StudyView
 from heretic_tui.told import told
@@ -82,6 +82,7 @@ class StudyNews:
     wanted: int
     base: dict[str, Score]
     layers: int
+    under_way: dict[str, int] = field(default_factory=dict)
 
 
 class Reader:
@@ -122,7 +123,8 @@ class Reader:
         new = [record for record in records if record.trial not in self._known]
         self._known |= {record.trial for record in new}
         model = self.run.model()
-        return StudyNews(new, wanted, self.run.base_scores() or {}, model[0].layers if model else 0)
+        under_way = self.run.under_way(self._study)
+        return StudyNews(new, wanted, self.run.base_scores() or {}, model[0].layers if model else 0, under_way)
 
 
 class Follower:
@@ -131,6 +133,7 @@ class Follower:
     def __init__(self, state: State, tell: Tell, changed: Callable[[], None]) -> None:
         self._state, self._tell, self._changed = state, tell, changed
         self._reader: Reader | None = None
+        self._run: Run | None = None
         self._mustered = 0.0
 
     async def keep_up(self) -> None:
@@ -171,8 +174,12 @@ class Follower:
             return
         self._mustered = time.monotonic()
         crew = await asyncio.to_thread(read_workers, path)
-        if crew != study.crew and max(len(crew), len(study.crew)) > 1:
-            study.crew = crew
+        if self._run is None or self._run.path != path:
+            self._run = Run(path)
+        under_way = await asyncio.to_thread(self._run.under_way)
+        told = crew != study.crew and max(len(crew), len(study.crew)) > 1
+        if told or under_way.keys() != study.under_way.keys():
+            study.crew, study.under_way = crew, under_way
             self._changed()
 
     async def _settle(self) -> None:
@@ -196,15 +203,16 @@ def take(news: News, study: StudyView) -> bool:
     if news.study is not None:
         study.wanted, study.base = news.study.wanted, news.study.base or study.base
         study.layers = news.study.layers or study.layers
+        study.under_way = news.study.under_way
         for record in news.study.records:
             if record.trial not in study.records:
                 study.add(record)
     followed = study.followed = study.followed or Followed()
     for logged in news.logged:
         match logged.event:
-            case RunOpened():
+            case RunOpened() if len(news.workers) < 2:  # and not one who comes to help
                 study.phases = []
-            case PhaseFinished():
+            case PhaseFinished(phase=phase) if all(done.phase != phase for done in study.phases):
                 study.phases.append(logged.event)
         if (words := told(logged.event)) is not None:
             followed.log.append(LogLine(logged.time, words[1], words[0]))

@@ -143,7 +143,7 @@ def name_of(trial: int) -> str:
 
 def read_inspection(path: Path) -> Inspection:
     """Read what a run's folder keeps of the original model. Raises `EngineError` and `ProfileError`."""
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     run = Run(path)
     model = run.model()
@@ -162,7 +162,7 @@ def read_reading(path: Path, trial: int) -> Reading:
     from heretic_tui.engine.inspection.leak import leak_path, load_leak
     from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
     from heretic_tui.engine.inspection.similarity import measure_similarity
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     run = Run(path)
     vectors = residuals_path(run, trial)
@@ -184,7 +184,7 @@ def read_reading(path: Path, trial: int) -> Reading:
 def whole_geometry(path: Path, reading: Reading) -> "Job[Geometry]":
     """Compute medians and silhouettes too, and keep the table in the run's folder."""
     from heretic_tui.engine.inspection.geometry import geometry_of
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     return (yield from geometry_of(Run(path), reading.trial, reading.sets))
 
@@ -205,7 +205,7 @@ def read_comparison(path: Path, trial: int, before: "ResidualSets | None") -> "t
 def measured_trials(path: Path) -> Sequence[int]:
     """The trials whose residual vectors a run's folder keeps."""
     from heretic_tui.engine.inspection.residual_sets import residuals_path
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     found = residuals_path(Run(path), 1).parent.glob("residuals-*.safetensors")
     return sorted(int(number) for one in found if (number := one.stem.rpartition("-")[2]).isdigit())
@@ -214,6 +214,6 @@ def measured_trials(path: Path) -> Sequence[int]:
 def read_sensitivity(path: Path) -> "Sensitivity | None":
     """Read what a run's folder keeps of how much its directions depend on the way they are taken."""
     from heretic_tui.engine.inspection.sensitivity import load_sensitivity
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     return load_sensitivity(Run(path))

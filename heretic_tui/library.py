@@ -14,11 +14,11 @@ from heretic_tui.engine.errors import EngineError, write_failure
 from heretic_tui.private import make_folder
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.catalog import ModelEntry
-    from heretic_tui.engine.checkpoint import CheckpointFacts
-    from heretic_tui.engine.live import Running
-    from heretic_tui.engine.run import Run
-    from heretic_tui.engine.summary import RunSummary
+    from heretic_tui.engine.checkpoints.catalog import ModelEntry
+    from heretic_tui.engine.checkpoints.checkpoint import CheckpointFacts
+    from heretic_tui.engine.runs.live import Running
+    from heretic_tui.engine.runs.run import Run
+    from heretic_tui.engine.runs.summary import RunSummary
 
 TRASH = ".trash"
 """Where runs that are deleted go, below the folder of the runs."""
@@ -41,7 +41,7 @@ class Known:
 
 def known_models() -> Known:
     """The demonstration model and the models used last."""
-    from heretic_tui.engine.catalog import demo_model, models_below
+    from heretic_tui.engine.checkpoints.catalog import demo_model, models_below
     from heretic_tui.recents import recent_models
 
     recent, entries, gone = recent_models(), [demo_model()], set()
@@ -59,7 +59,7 @@ def known_models() -> Known:
 
 def searched_models(folders: Sequence[Path]) -> Iterator[tuple[str, list["ModelEntry"]]]:
     """Models of the local cache, below `folders` and below the current folder: where, and what was found there."""
-    from heretic_tui.engine.catalog import cached_models, models_below
+    from heretic_tui.engine.checkpoints.catalog import cached_models, models_below
 
     yield "the local cache", []
     yield "the local cache", cached_models()
@@ -101,7 +101,7 @@ def named(text: str) -> str:
 
 def facts_of(name: str, entry: "ModelEntry | None") -> "CheckpointFacts":
     """Facts of a model on this machine, or else of the hub's. Raises `EngineError`."""
-    from heretic_tui.engine.checkpoint import facts_of_hub, read_facts
+    from heretic_tui.engine.checkpoints.checkpoint import facts_of_hub, read_facts
 
     try:
         return read_facts(entry or name)
@@ -120,7 +120,7 @@ class RunReader:
 
     def runs(self) -> list[Path]:
         """The folders of the runs that there are, newest first; found without reading one, so at once."""
-        from heretic_tui.engine.run import list_runs
+        from heretic_tui.engine.runs.listing import list_runs
 
         with suppress(OSError):  # it may not be read
             return [run.path for run in list_runs(self.folder)]
@@ -128,14 +128,14 @@ class RunReader:
 
     def running(self, runs: Sequence[Path]) -> "Running":
         """The runs that other processes work on at this moment; found without reading any study."""
-        from heretic_tui.engine.live import running
+        from heretic_tui.engine.runs.live import running
 
         return running(runs)
 
     def summary(self, path: Path) -> "RunSummary":
         """A run's summary."""
-        from heretic_tui.engine.run import Run
-        from heretic_tui.engine.summary import summarize
+        from heretic_tui.engine.runs.run import Run
+        from heretic_tui.engine.runs.summary import summarize
 
         run = Run(path)
         stamp = _stamp(run)
@@ -147,7 +147,7 @@ class RunReader:
 
 def _stamp(run: "Run") -> object:
     """What changes when a trial is added or a process comes or goes; another storage is always read again."""
-    from heretic_tui.engine.ownership import read_claims
+    from heretic_tui.engine.runs.ownership import read_claims
 
     try:
         status = run.journal.stat()
@@ -158,8 +158,8 @@ def _stamp(run: "Run") -> object:
 
 def throw_away(path: Path) -> Path:
     """Move a run into the trash beside it and give its new place. Raises `EngineError`, also while it is worked on."""
-    from heretic_tui.engine.ownership import OWNERS
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.ownership import OWNERS
+    from heretic_tui.engine.runs.run import Run
 
     trash = path.parent / TRASH
     target = trash / path.name

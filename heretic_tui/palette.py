@@ -107,8 +107,8 @@ class Things(Entries):
         self.app.switch_mode("study")
 
     def _on_disk(self) -> Iterator[Entry]:
-        from heretic_tui.engine.catalog import cached_models, demo_model
-        from heretic_tui.engine.run import list_runs
+        from heretic_tui.engine.checkpoints.catalog import cached_models, demo_model
+        from heretic_tui.engine.runs.listing import list_runs
         from heretic_tui.profile import store
         from heretic_tui.recents import recent_models
 

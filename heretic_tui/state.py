@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heretic_tui.engine import events
+from heretic_tui.engine.ablation.style import PLAIN, AblationStyle, style_of
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
-from heretic_tui.engine.style import PLAIN, AblationStyle, style_of
+from heretic_tui.engine.storage.front import Objective, hypervolume, pareto_front
 from heretic_tui.engine.timing import tokens_per_second, totals
 from heretic_tui.formats import size
 from heretic_tui.masking import masked
@@ -20,8 +20,8 @@ from heretic_tui.told import told
 from heretic_tui.worker import Failure, JobEnded, JobStarted
 
 if TYPE_CHECKING:  # the first paint waits for neither
-    from heretic_tui.engine.live import Worker
-    from heretic_tui.engine.steering import Steered
+    from heretic_tui.engine.chat.steering import Steered
+    from heretic_tui.engine.runs.live import Worker
     from heretic_tui.exports import ExportView
     from heretic_tui.following import Followed, Waiting
     from heretic_tui.inspections import Inspection
@@ -99,6 +99,8 @@ class StudyView:
     """Those that died at it."""
     crew: "tuple[Worker, ...]" = ()
     """Who works on it, or died at it, this process among them, as far as its folder tells."""
+    under_way: Mapping[str, int] = field(default_factory=dict)
+    """Who is at which trial, as the study in its database tells: also those who share no folder with this process."""
     followed: "Followed | None" = None
     """What was told of it by the processes that work on it, while it was looked at."""
     style: AblationStyle = PLAIN
@@ -123,10 +125,16 @@ class StudyView:
     @property
     def shared(self) -> bool:
         """Whether several workers are at it, or were at the same time: a run that was only resumed is not shared."""
-        if sum(worker.claim.alive for worker in self.crew) > 1:
+        if self.at_work > 1:
             return True
         ran = [record.worker for _, record in sorted(self.records.items())]
         return sum(one != other for one, other in pairwise(ran)) >= max(2, len(set(ran)))
+
+    @property
+    def at_work(self) -> int:
+        """How many processes work on it, as far as its folder and its study tell."""
+        claims = {one.owner.name: one.claim.alive for one in self.crew}
+        return sum(claims.values()) + len(self.under_way.keys() - claims)
 
     @property
     def others(self) -> "Sequence[Worker]":
@@ -167,7 +175,7 @@ class StudyView:
         last = list(self.records.values())[-RECENT_TRIALS:]
         if not last or self.finished:
             return None
-        at_once = max(1, sum(worker.claim.alive for worker in self.crew))
+        at_once = max(1, self.at_work)
         return sum(record.seconds for record in last) / len(last) * (self.wanted - len(self.records)) / at_once
 
     def tokens_per_second(self) -> float | None:
@@ -276,7 +284,7 @@ class State:
                 pass
 
     def _opened(self, event: events.RunOpened) -> None:
-        from heretic_tui.engine.run import Run
+        from heretic_tui.engine.runs.run import Run
 
         if event.path not in self.studies:
             run = Run(event.path)
@@ -308,8 +316,8 @@ class State:
 
 def read_study(path: Path) -> StudyView:
     """Read a run from its folder, without its model. Raises `EngineError` and `ProfileError`; takes up to seconds."""
-    from heretic_tui.engine.live import read_others
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.live import read_others
+    from heretic_tui.engine.runs.run import Run
 
     run = Run(path)
     run.check_links()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from heretic_tui.engine.chat import Candidate, ChatMessage, Original, Sampling, Turn
+from heretic_tui.engine.chat.conversation import Candidate, ChatMessage, Original, Sampling, Turn
 from heretic_tui.engine.events import AnswerFinished, Event, TextGenerated
 from heretic_tui.worker import JobEnded, JobStarted
 

@@ -61,7 +61,7 @@ def _answer(exchange: Exchange) -> str:
 def keep(key: Path | str, name: str, text: str) -> None:
     """Write a transcript beside its run, or to the data folder where the key is a model. Raises `EngineError`."""
     from heretic_tui.engine.files import write_text
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
     from heretic_tui.names import file_name
 
     if isinstance(key, Path):
@@ -72,7 +72,7 @@ def keep(key: Path | str, name: str, text: str) -> None:
 
 def kept(key: Path | str) -> list[tuple[Path, str]]:
     """The transcripts of a run, or those of all models without one, newest first, each with its first message."""
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     if isinstance(key, Path):
         files = Run(key).chats()

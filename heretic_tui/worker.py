@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from heretic_tui.engine.checkpoints.permissions import NotAllowed, What
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Tick
 from heretic_tui.engine.memory import out_of_memory, ran_out
-from heretic_tui.engine.permissions import NotAllowed, What
 from heretic_tui.masking import masked
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.session import Session
+    from heretic_tui.engine.loading.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class EngineWorker:
         self._idle = threading.Event()
         self._idle.set()
         self._closing = False
+        self._turn = threading.Lock()
+        """Held while a job comes or goes, so that nobody sees one without the other: what is told, and who is busy."""
         self._current: str | None = None
         self._last: type[Event] | None = None
         self._thread = self._start()
@@ -130,8 +132,9 @@ class EngineWorker:
 
     def submit(self, title: str, make: Make) -> None:
         """Queue a job."""
-        self._idle.clear()
-        self._requests.put(_Request(title, make))
+        with self._turn:
+            self._idle.clear()
+            self._requests.put(_Request(title, make))
 
     def stop(self) -> None:
         """Stop the job that runs at its next event; its `finally` blocks put everything in order."""
@@ -148,7 +151,10 @@ class EngineWorker:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs or waits, at most `timeout` seconds; returns whether that came true."""
-        return self._idle.wait(timeout)
+        if not self._idle.wait(timeout):
+            return False
+        with self._turn:  # what the last job told is in the mailbox then
+            return True
 
     def stop_at(self, kind: type[Event]) -> None:
         """Stop the job that runs as soon as it has told an event of this kind."""
@@ -189,10 +195,11 @@ class EngineWorker:
             except BaseException as error:
                 logger.exception("%s failed", request.title)
                 outcome, failure = "failed", failure_of(error)
-            self._current = None
-            if self._requests.empty():
-                self._idle.set()
-            self.mailbox.put(JobEnded(request.title, outcome, failure))
+            with self._turn:
+                self._current = None
+                if self._requests.empty():
+                    self._idle.set()
+                self.mailbox.put(JobEnded(request.title, outcome, failure))
 
     def _perform(self, job: Generator[Event, None, Any]) -> Outcome:
         try:
@@ -216,7 +223,7 @@ def _give_way() -> None:
 
 
 def _session() -> "Session":
-    from heretic_tui.engine.session import Session
+    from heretic_tui.engine.loading.session import Session
 
     return Session()
 

@@ -23,11 +23,13 @@ def test_help_and_version_import_nothing_heavy(option):
 
 
 def test_the_engine_knows_no_screen():
-    loaded = imported_by("import heretic_tui.engine.pipeline, heretic_tui.engine.search, heretic_tui.engine.export")
+    loaded = imported_by(
+        "import heretic_tui.engine.pipeline, heretic_tui.engine.study.search, heretic_tui.engine.export.merged"
+    )
     assert "torch" in loaded
     assert not loaded & {"textual", "typer", "rich"}
 
 
 def test_profiles_and_runs_are_read_without_torch():
-    loaded = imported_by("import heretic_tui.profile.store, heretic_tui.engine.run, heretic_tui.engine.events")
+    loaded = imported_by("import heretic_tui.profile.store, heretic_tui.engine.runs.run, heretic_tui.engine.events")
     assert not loaded & HEAVY

@@ -11,7 +11,8 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.inspection.direction import direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
 from heretic_tui.engine.inspection.pictures import plots_folder
-from heretic_tui.engine.run import PROFILE, Run, create_run, open_run
+from heretic_tui.engine.runs.listing import create_run, open_run
+from heretic_tui.engine.runs.run import PROFILE, Run
 from heretic_tui.exports import default_place
 from heretic_tui.profile import store
 from heretic_tui.profile.problems import ProfileError

@@ -65,14 +65,12 @@ def test_a_stopped_job_runs_its_finally_and_the_next_one_follows(worker):
 
     worker.submit("endless", endless)
     until(lambda: worker.current == "endless")
-    began = time.monotonic()
     worker.stop()
     worker.submit("next", lambda session: iter_of(Note("here")))
     events = said(worker)
     assert tidied.is_set()
     assert JobEnded("endless", "stopped") in events
     assert Note("here") in events
-    assert time.monotonic() - began < 0.5
 
 
 def test_stopping_when_nothing_runs_does_not_stop_the_next_job(worker):

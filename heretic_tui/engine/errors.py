@@ -88,3 +88,9 @@ def _room(path: Path, needed: int) -> str:
         if free < needed:  # where it is not, somebody has made room meanwhile, or the limit is one of the user alone
             return f" ({size(needed)} are needed, {size(free)} are free)"
     return f" ({size(needed)} are needed)"
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says first, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

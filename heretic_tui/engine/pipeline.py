@@ -9,12 +9,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from heretic_tui.engine.answering import chat
-from heretic_tui.engine.aside import clear_leftovers
-from heretic_tui.engine.attending import attended
+from heretic_tui.engine.ablation.directions import load_directions
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.crew import check_kinship, search_of
-from heretic_tui.engine.directions import load_directions
+from heretic_tui.engine.chat.answering import chat
+from heretic_tui.engine.checkpoints.origins import UnknownOrigin
 from heretic_tui.engine.dtypes import EXPORT_DTYPES, export_size
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import (
@@ -24,27 +22,26 @@ from heretic_tui.engine.events import (
     RunOpened,
     StudyFinished,
 )
-from heretic_tui.engine.export import Written, check_target, export_adapter, export_merged, shard_bytes
-from heretic_tui.engine.export_scores import measure_export
-from heretic_tui.engine.kinship import sketch
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.mending import mend
-from heretic_tui.engine.optimizing import optimize
-from heretic_tui.engine.origins import UnknownOrigin
-from heretic_tui.engine.outline import Outliner
-from heretic_tui.engine.ownership import Owner
-from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
-from heretic_tui.engine.search import StudyExists
-from heretic_tui.engine.study_start import (
-    Material,
-    begin,
-    check_coverage,
-    keep_batch_size,
-    measure_start,
-    read_material,
-    settle,
-)
+from heretic_tui.engine.export.adapter import export_adapter
+from heretic_tui.engine.export.aside import clear_leftovers
+from heretic_tui.engine.export.merged import export_merged, shard_bytes
+from heretic_tui.engine.export.scores import measure_export
+from heretic_tui.engine.export.target import Written, check_target
+from heretic_tui.engine.loading.loader import Loader, load
+from heretic_tui.engine.loading.outline import Outliner
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.records import changed_facts
+from heretic_tui.engine.runs.attending import attended
+from heretic_tui.engine.runs.beginning import begin, check_coverage, settle
+from heretic_tui.engine.runs.listing import create_run
+from heretic_tui.engine.runs.mending import mend
+from heretic_tui.engine.runs.ownership import Owner
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
+from heretic_tui.engine.study.crew import check_kinship, search_of
+from heretic_tui.engine.study.kinship import sketch
+from heretic_tui.engine.study.optimizing import optimize
+from heretic_tui.engine.study.search import StudyExists
+from heretic_tui.engine.study.start import Material, keep_batch_size, measure_start, read_material
 from heretic_tui.engine.timing import totals
 from heretic_tui.profile.schema import Profile
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -163,3 +163,13 @@ class ModelFacts:
         found = self.writer_kinds or self.writers
         leak = "not measured" if self.leak is None else f"{self.leak:.4f}"
         return f"{sum(found.values())} writers in {self.layers} layers: {', '.join(found)}; leak {leak}"
+
+
+def changed_facts(before: ModelFacts, now: ModelFacts) -> list[str]:
+    """What differs between the model of a run and the one just loaded, where it changes results."""
+    watched = {"revision", "architecture", "parameters", "layers", "width", "dtype", "quantization"}
+    return [
+        f"{field.name} {getattr(before, field.name)} -> {getattr(now, field.name)}"
+        for field in fields(ModelFacts)
+        if field.name in watched and getattr(before, field.name) != getattr(now, field.name)
+    ]

@@ -72,8 +72,17 @@ class FrameScreen(Screen[None]):
     @property
     def seen(self) -> bool:
         """Whether this is the mode in front, and no screen that hides it lies over it."""
-        first, *over = self.app.screen_stack
-        return first is self and not any(screen.styles.background.a == 1 for screen in over)
+        return self.in_front and not any(screen.styles.background.a == 1 for screen in self.app.screen_stack[1:])
+
+    @property
+    def in_front(self) -> bool:
+        """Whether this is the mode in front; none is while the app ends."""
+        return self.app.screen_stack[:1] == [self]
+
+    @property
+    def uppermost(self) -> Screen[Any] | None:
+        """The screen over all others, this one or a dialog; none while the app ends."""
+        return next(reversed(self.app.screen_stack), None)
 
     def engine_changed(self, events: Sequence[Event]) -> None:
         """Show what has changed; `events` is empty when the screen comes back into sight. Called 20 times a second

@@ -21,6 +21,8 @@ class MessageBox(TextArea):
         Binding("enter", "send", "Send", id="chat.send"),
         Binding("escape", "screen.back", "Leave", id="chat.leave"),
         Binding("ctrl+j,shift+enter", "line_break", "Line break", show=False, id="chat.line-break"),
+        # Without it the key would select the line, as Textual has it.
+        Binding("f6", "app.go('export')", show=False, id="app.export", tooltip="Go to Export"),
     ]
 
     class Sent(Message):

@@ -13,10 +13,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from heretic_tui.engine.front import hypervolume
+from heretic_tui.engine.loading.session import Session
 from heretic_tui.engine.pipeline import start_study
-from heretic_tui.engine.run import Run
-from heretic_tui.engine.session import Session
+from heretic_tui.engine.runs.run import Run
+from heretic_tui.engine.storage.front import hypervolume
 from heretic_tui.profile import store
 
 CHOICES = {

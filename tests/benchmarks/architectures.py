@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from tiny_models import ARCHITECTURES, result, run, tiny_model, tiny_network, tiny_tokenizer
 
 from heretic_tui.engine import pipeline
-from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.coverage import probe
-from heretic_tui.engine.directions import load_directions
-from heretic_tui.engine.discovery import discover
+from heretic_tui.engine.ablation.directions import load_directions
+from heretic_tui.engine.ablation.style import style_of
+from heretic_tui.engine.ablation.weight_edits import ablated
 from heretic_tui.engine.events import Verified
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import load
-from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.style import style_of
+from heretic_tui.engine.loading.coverage import probe
+from heretic_tui.engine.loading.discovery import discover
+from heretic_tui.engine.loading.loader import load
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 from heretic_tui.profile.schema import Profile
 
 HEAD = """# Architectures

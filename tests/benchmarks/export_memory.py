@@ -76,13 +76,13 @@ class Peak(threading.Thread):
 
 def measure(way: str, source: str, target: str) -> None:
     """Export in one way and print the figures as JSON."""
-    from heretic_tui.engine.directions import Directions
+    from heretic_tui.engine.ablation.directions import Directions
     from heretic_tui.engine.events import Verified
-    from heretic_tui.engine.export import export_merged
-    from heretic_tui.engine.outline import outline
+    from heretic_tui.engine.export.merged import export_merged
+    from heretic_tui.engine.loading.outline import outline
+    from heretic_tui.engine.loading.session import Session
     from heretic_tui.engine.parameters import AblationParameters, Kernel
     from heretic_tui.engine.records import ModelFacts, TrialRecord
-    from heretic_tui.engine.session import Session
     from heretic_tui.profile.schema import Profile
 
     torch.set_num_threads(1)

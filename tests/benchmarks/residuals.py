@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from heretic_tui.engine.ablation.residuals import residual_mean
 from heretic_tui.engine.inspection.capture import capture_sets
-from heretic_tui.engine.loading import load
-from heretic_tui.engine.residuals import residual_mean
+from heretic_tui.engine.loading.loader import load
 from heretic_tui.profile.schema import Profile
 
 PROMPTS = Path(__file__).parent.parent / "end_to_end" / "prompts"

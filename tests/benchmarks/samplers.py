@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from heretic_tui.engine.events import TrialFinished, TrialStarted
-from heretic_tui.engine.front import hypervolume
+from heretic_tui.engine.loading.session import Session
 from heretic_tui.engine.pipeline import start_study
-from heretic_tui.engine.session import Session
+from heretic_tui.engine.storage.front import hypervolume
 from heretic_tui.profile import store
 from heretic_tui.profile.schema import KLDivergenceSpec
 

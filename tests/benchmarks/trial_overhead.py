@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heretic_tui.engine.records import Label, Response, Score
-from heretic_tui.engine.run import Run, create_run
-from heretic_tui.engine.search import Search, Suggestion, open_study
+from heretic_tui.engine.runs.listing import create_run
+from heretic_tui.engine.runs.run import Run
+from heretic_tui.engine.study.search import Search, Suggestion, open_study
 from heretic_tui.profile.schema import Profile
 from heretic_tui.state import StudyView
 

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 
-from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.decoding import generate
-from heretic_tui.engine.directions import measure_directions
+from heretic_tui.engine.ablation.directions import measure_directions
+from heretic_tui.engine.ablation.residuals import residual_mean
+from heretic_tui.engine.ablation.weight_edits import ablated
+from heretic_tui.engine.decoding.greedy import generate
+from heretic_tui.engine.decoding.log_probabilities import first_token_log_probabilities
+from heretic_tui.engine.decoding.stepper import Stepper
 from heretic_tui.engine.hardware import peak_memory
-from heretic_tui.engine.loading import load
-from heretic_tui.engine.log_probabilities import first_token_log_probabilities
+from heretic_tui.engine.loading.loader import load
 from heretic_tui.engine.parameters import ATTENTION, MLP, AblationParameters, Kernel
-from heretic_tui.engine.residuals import residual_mean
 from heretic_tui.engine.scoring.labels import Markers, counted
-from heretic_tui.engine.stepper import Stepper
 from heretic_tui.profile.schema import Profile, RefusalsSpec
 
 PROMPTS = Path(__file__).parent.parent / "end_to_end" / "prompts"

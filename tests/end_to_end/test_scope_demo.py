@@ -66,10 +66,10 @@ def test_plain_transformers_says_the_words_of_the_trial(chosen):
 
 
 def test_the_trial_in_a_chat_says_what_the_exported_model_says(chosen):
-    from heretic_tui.engine.chat import ChatMessage, OfTrial, Original, Sampling, Turn
+    from heretic_tui.engine.chat.conversation import ChatMessage, OfTrial, Original, Sampling, Turn
+    from heretic_tui.engine.loading.session import Session
     from heretic_tui.engine.pipeline import chat
-    from heretic_tui.engine.run import Run
-    from heretic_tui.engine.session import Session
+    from heretic_tui.engine.runs.run import Run
 
     folder, run, events = chosen
     trial, run, session = one(events, "exported")["trial"], Run(run), Session()

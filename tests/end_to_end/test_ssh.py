@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from heretic_tui.engine.run import list_runs
-from heretic_tui.engine.summary import summarize
+from heretic_tui.engine.runs.listing import list_runs
+from heretic_tui.engine.runs.summary import summarize
 
 PROMPT = "logged-in>"
 CONFIG = """\
@@ -145,7 +145,7 @@ def test_a_study_of_the_app_outlives_its_connection_and_is_ended_and_exported_fr
 ):
     terminal = log_in()
     terminal.type("heretic-tui")
-    terminal.wait_for("demo-llama", 60)
+    terminal.wait_for("demo-llama")
     terminal.press("d")
     run, process = begun(runs_dir)
     terminal.wait_for(r"[1-9]/(40|900) trials")
@@ -155,7 +155,7 @@ def test_a_study_of_the_app_outlives_its_connection_and_is_ended_and_exported_fr
 
     again = log_in((120, 40))
     again.type("heretic-tui")
-    again.wait_for(f"{run.name} is running · a: watch it", 60)
+    again.wait_for(f"{run.name} is running · a: watch it")
     again.press("a")
     again.wait_for(f"process {process} works on it · cpu · heard of just now")
     seen = summarize(run).trials
@@ -178,7 +178,7 @@ def test_a_study_of_the_app_outlives_its_connection_and_is_ended_and_exported_fr
     again.wait_for("6 Export")
     again.wait_for("needs .* free")
     again.press("x")
-    again.wait_for("Verified: 65 tensors", 90)
+    again.wait_for("Verified: 65 tensors")
     exported = until(lambda: list(tmp_path.rglob("heretic-tui-export.json")))
     assert (exported[0].parent / "model.safetensors").is_file()
 
@@ -213,4 +213,4 @@ def test_a_headless_study_outlives_its_connection_and_is_watched_by_two(server, 
     one.press("c")
     one.wait_for("5 Chat")
     one.type("Hello there")
-    one.wait_for("tokens/s", 90)  # beneath a whole answer
+    one.wait_for("tokens/s")  # beneath a whole answer

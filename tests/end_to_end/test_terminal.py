@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -25,7 +24,7 @@ def test_a_person_starts_the_demo_watches_pauses_and_leaves(tmux, tmp_path, size
 
     terminal.press("d")
     terminal.wait_for("3 Study")
-    pane = terminal.wait_for(r"[2-9]/40 trials", 90)
+    pane = terminal.wait_for(r"[2-9]/40 trials")
     for shown in ("refusals", "KL", "orig", "★", "KL, nats", "attn.o_proj", "host"):
         assert shown in pane
 
@@ -39,12 +38,11 @@ def test_a_person_starts_the_demo_watches_pauses_and_leaves(tmux, tmp_path, size
     terminal.press("Escape")  # followed at once by a letter it would be alt and that letter
     terminal.wait_for("Layers")
     terminal.press("p")
-    terminal.wait_for("paused: p resumes", 10)
+    terminal.wait_for("paused: p resumes")
 
     terminal.press("q")
-    terminal.wait_for("applications off|stty|speed|-echo|echo", 20)
-    assert terminal.ended.read_text().strip() == "0"
-    pane = terminal.pane()
+    assert terminal.exit_code() == 0
+    pane = terminal.wait_for("icanon")
     assert re.search(r"(?<!-)icanon", pane), "the terminal is as it was before"
 
     runs = list((tmp_path / "data" / "heretic-tui" / "runs").iterdir())
@@ -64,7 +62,7 @@ def test_quitting_asks_while_a_study_runs(tmux):
     terminal = tmux((80, 24))
     terminal.wait_for("demo")
     terminal.press("d")
-    terminal.wait_for(r"[1-9]/40 trials", 90)
+    terminal.wait_for(r"[1-9]/40 trials")
     terminal.press("q")
     terminal.wait_for("Quit while the study runs")
     terminal.press("n")
@@ -72,8 +70,4 @@ def test_quitting_asks_while_a_study_runs(tmux):
     terminal.press("q")
     terminal.wait_for("Quit while the study runs")
     terminal.press("y")
-    end = time.monotonic() + 15
-    while not terminal.ended.exists():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    assert terminal.ended.read_text().strip() == "0"
+    assert terminal.exit_code() == 0

@@ -66,6 +66,6 @@ def finished_run(tmp_path_factory, tiny_folder, short_profile):
 @pytest.fixture
 def study(finished_run, tmp_path):
     """A finished study of the test's own."""
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     return Run(shutil.copytree(finished_run, tmp_path / finished_run.name))

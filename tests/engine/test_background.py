@@ -54,9 +54,7 @@ def test_what_was_reported_before_an_error_is_not_lost():
 def test_a_silent_call_yields_ticks_so_that_the_job_can_be_stopped():
     release = threading.Event()
     job = in_background(lambda _: release.wait(30))
-    began = time.monotonic()
     assert next(job) == Tick()
-    assert time.monotonic() - began < 5
     release.set()
     run(job)
 
@@ -109,10 +107,15 @@ def test_a_call_cannot_swallow_being_abandoned_as_an_ordinary_error():
 
 
 def test_closing_does_not_wait_for_the_call():
-    release = threading.Event()
-    job = in_background(lambda _: release.wait(30))
+    release, ended = threading.Event(), threading.Event()
+
+    def call(_):
+        release.wait(60)
+        ended.set()
+
+    job = in_background(call)
     next(job)
-    began = time.monotonic()
     job.close()
-    assert time.monotonic() - began < 5
+    assert not ended.is_set()
     release.set()
+    assert ended.wait(60)

@@ -39,8 +39,9 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from heretic_tui.engine.directions import Directions
-from heretic_tui.engine.loading import assemble, network_class
+from heretic_tui.engine.ablation.directions import Directions
+from heretic_tui.engine.loading.loader import assemble
+from heretic_tui.engine.model.networks import network_class
 
 SPECIAL = ["<pad>", "<eos>", "<think>", "</think>"]
 PAD, EOS, THINK, END_THINK = range(256, 260)

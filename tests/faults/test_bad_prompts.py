@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.prompts import Prompt, load_prompts
+from heretic_tui.engine.prompts.reading import Prompt, load_prompts
 from heretic_tui.profile.schema import PromptSet
 
 ROWS = [f"Prompt number {number}" for number in range(30)]

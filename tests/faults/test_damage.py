@@ -186,7 +186,7 @@ def test_every_torn_line_of_a_journal_is_kept(heretic, study):
 
 def test_a_line_that_a_process_was_killed_in_is_set_aside_by_the_next_that_writes(study):
     """Without anybody having opened the run anew: as among several processes that work on one study."""
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     run, journal = Run(study), study / "study.journal"
     opened = run.read_study()
@@ -210,7 +210,7 @@ def test_an_export_of_a_damaged_run(heretic, study, name, tmp_path):
 
 def test_damaged_responses_harm_nothing_else(heretic, study):
     from heretic_tui.engine.errors import EngineError
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     path = study / "responses" / "trial-0001.jsonl"
     path.write_text('{"prompt": "x"}\n{')
@@ -222,7 +222,7 @@ def test_damaged_responses_harm_nothing_else(heretic, study):
 
 
 def test_of_responses_that_were_cut_the_whole_ones_are_kept(heretic, study):
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     path = study / "responses" / "trial-0001.jsonl"
     before, content = Run(study).responses(1), path.read_bytes()
@@ -234,7 +234,7 @@ def test_of_responses_that_were_cut_the_whole_ones_are_kept(heretic, study):
 
 
 def test_damaged_labels_are_set_aside_and_those_found_by_themselves_stand(heretic, study):
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     (study / "responses" / "trial-0001.labels.json").write_text('{"0": "ans')
     resumed = heretic("run", "--resume", study, "--trials", 3, "--json")
@@ -265,7 +265,7 @@ def test_a_take_over_that_was_cut_short_is_taken_up_again(heretic, model_dir, pr
 
 def test_responses_with_every_kind_of_line_end_come_back(study):
     from heretic_tui.engine.records import Label, Response
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     text = "one\u2028two\x85three\x0cfour\r\nfive\x1b[31m"
     response = Response("set", text, text, "eos", Label.ANSWER)
@@ -306,7 +306,7 @@ def is_safe(text: str) -> bool:
 
 def test_hostile_responses_are_shown_as_data(heretic, model_dir, profile, runs_dir, tmp_path, monkeypatch):
     """With `print_responses`, prompts and model output reach the screen as text, never as codes or markup."""
-    from heretic_tui.engine.language_model import LanguageModel
+    from heretic_tui.engine.model.language_model import LanguageModel
 
     monkeypatch.setattr(LanguageModel, "decode", lambda self, rows: [HOSTILE for _ in rows])
     prompts = tmp_path / "hostile.txt"
@@ -333,7 +333,7 @@ def test_hostile_responses_are_shown_as_data(heretic, model_dir, profile, runs_d
 
 def test_hostile_names_do_not_reach_a_real_terminal(heretic, study, monkeypatch):
     """Names of scorers, runs and files are foreign text too; a forced terminal shows what would be sent."""
-    from heretic_tui.tables import front_table
+    from heretic_tui.commands.tables import front_table
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     evil = study.rename(study.with_name("x\x1b[31m[bold]y\x07"))
@@ -363,12 +363,12 @@ def test_the_names_of_scorers_are_not_markup(heretic, model_dir, profile, runs_d
 
 
 def test_progress_names_are_not_markup():
-    from heretic_tui.console import _bars
+    from heretic_tui.commands.console import _bars
     from heretic_tui.engine import events
 
     progress: Progress
     with _bars() as progress:
-        from heretic_tui.console import Terminal
+        from heretic_tui.commands.console import Terminal
 
         terminal = Terminal(progress)
         terminal.show(events.Progress(f"phase {HOSTILE}", 1, 2, "prompts", HOSTILE))

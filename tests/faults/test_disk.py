@@ -408,7 +408,7 @@ def test_an_export_to_a_really_full_disk(heretic, study, small_disk, contents, p
     (small_disk / "ballast").write_bytes(b"\0" * 900_000)
     with pytest.MonkeyPatch.context() as patch:  # as if another program took the room meanwhile
         patch.setattr("heretic_tui.engine.pipeline.check_target", lambda *_, **__: None)
-        patch.setattr("heretic_tui.engine.export._check_room", lambda *_: None)
+        patch.setattr("heretic_tui.engine.export.merged.check_room", lambda *_: None)
         outcome = heretic("export", study, "--trial", 1, "--to", target, "--overwrite")
     outcome.is_plain(target, "the disk is full")
     assert contents(target) == {"old.txt": b"old"}

@@ -12,8 +12,8 @@ import torch
 from heretic_tui.engine import pipeline
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Event, Note, Progress
-from heretic_tui.engine.loading import load
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.loading.loader import load
+from heretic_tui.engine.runs.run import Run
 from heretic_tui.profile import store
 
 TRIALS = 3
@@ -164,9 +164,9 @@ FAILURES = [
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_memory_that_runs_out_where_there_is_no_batch_is_told_in_plain_words(heretic, study_of_two, error):
     """In the edit of a weight, which takes a copy of it: the finished trials stay, and the study goes on later."""
-    from heretic_tui.engine import ablation
+    from heretic_tui.engine.ablation import weight_edits
 
-    apply, left = ablation.apply, 3
+    apply, left = weight_edits.apply, 3
 
     def tight(*arguments: object) -> None:
         nonlocal left
@@ -176,7 +176,7 @@ def test_memory_that_runs_out_where_there_is_no_batch_is_told_in_plain_words(her
         apply(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation, "apply", tight)
+        patch.setattr(weight_edits, "apply", tight)
         heretic("run", "--resume", study_of_two, "--trials", 3).is_plain("Memory ran out", "kept", "Free some memory")
     assert len(heretic("trials", study_of_two, "--json").objects) == 2
     assert heretic("run", "--resume", study_of_two, "--trials", 3, "--json").of("study_finished")[0]["trials"] == 3
@@ -191,7 +191,7 @@ def study_of_two(study) -> Path:
 def test_an_export_whose_memory_runs_out_says_so_and_leaves_what_was_there(
     heretic, study_of_two, tmp_path, contents, partial_files
 ):
-    from heretic_tui.engine import merging
+    from heretic_tui.engine.export import merging
 
     target = tmp_path / "out"
     target.mkdir()
@@ -249,7 +249,7 @@ import json, resource, sys
 import torch
 torch.set_num_threads(1)
 from heretic_tui.cli import run_command_line
-from heretic_tui import console
+from heretic_tui.commands import console
 
 shown = console.json_lines
 

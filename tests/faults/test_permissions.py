@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from heretic_tui.engine import permissions
-from heretic_tui.engine.permissions import NotAllowed, Permissions, permissions_file, permissions_for, say_yes
+from heretic_tui.engine.checkpoints import permissions
+from heretic_tui.engine.checkpoints.permissions import (
+    NotAllowed,
+    Permissions,
+    permissions_file,
+    permissions_for,
+    say_yes,
+)
 
 CODE = """
 import os

@@ -11,7 +11,7 @@ import pytest
 
 from heretic_tui.engine import pipeline
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 
 PAGE = os.sysconf("SC_PAGESIZE")
 
@@ -133,7 +133,7 @@ def test_a_clock_that_is_set_back_during_a_study_makes_no_trial_last_less_than_n
 ):
     import time
 
-    from heretic_tui.engine.summary import summarize
+    from heretic_tui.engine.runs.summary import summarize
     from heretic_tui.profile import store
 
     now = time.time()

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from heretic_tui.engine.checkpoints.permissions import known
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.live import file_of
-from heretic_tui.engine.ownership import OWNERS, claimed, read_claim
-from heretic_tui.engine.permissions import known
-from heretic_tui.engine.requests import Listener
-from heretic_tui.engine.run import Run, open_run
-from heretic_tui.engine.summary import summarize
+from heretic_tui.engine.runs.listing import open_run
+from heretic_tui.engine.runs.live import file_of
+from heretic_tui.engine.runs.ownership import OWNERS, claimed, read_claims
+from heretic_tui.engine.runs.requests import Listener
+from heretic_tui.engine.runs.run import Run
+from heretic_tui.engine.runs.summary import summarize
 from heretic_tui.library import throw_away
 from heretic_tui.profile.problems import ProfileError
 from heretic_tui.state import read_study
@@ -95,14 +96,14 @@ def written(folder, content):
 def test_a_claim_that_does_not_fit_its_schema_is_none(tmp_path, caplog, attempt, what):
     text = TEXTS[what]
     written(tmp_path, text if isinstance(text, bytes) else text.encode())
-    assert read_claim(tmp_path) is None
+    assert not read_claims(tmp_path)
     assert "is not used" in caplog.text
     attempt(f"claim: {what}", caplog.messages[0].partition("not used: ")[2])
 
 
 def test_a_sign_of_life_from_the_future_grows_old_like_any_other(tmp_path):
     os.utime(written(tmp_path, json.dumps(CLAIM).encode()), (1e11, 1e11))
-    assert read_claim(tmp_path).seen < 1e10
+    assert read_claims(tmp_path)[0].seen < 1e10
 
 
 REQUESTS = {
@@ -114,10 +115,10 @@ REQUESTS = {
 
 @pytest.mark.parametrize("what", REQUESTS)
 def test_a_request_that_is_no_plain_file_asks_for_nothing(tmp_path, caplog, attempt, what, monkeypatch):
-    monkeypatch.setattr("heretic_tui.engine.requests.LISTEN", 0)
+    monkeypatch.setattr("heretic_tui.engine.runs.requests.LISTEN", 0)
     (tmp_path / "victim").write_text("kept")
     with claimed(tmp_path):
-        request = file_of(tmp_path, read_claim(tmp_path).owner, "pause")
+        request = file_of(tmp_path, read_claims(tmp_path)[0].owner, "pause")
         request.parent.mkdir()
         REQUESTS[what](request)
         listener = Listener(tmp_path)
@@ -256,7 +257,7 @@ def test_directions_whose_parts_do_not_fit_together_are_refused(study):
     import torch
     from safetensors.torch import save_file
 
-    from heretic_tui.engine.directions import load_directions
+    from heretic_tui.engine.ablation.directions import load_directions
     from heretic_tui.engine.inspection.run_directions import load_run_directions
 
     path = study / "directions.safetensors"
@@ -340,7 +341,7 @@ def test_a_password_in_the_address_of_a_storage_is_refused_and_said_nowhere(
 
 
 def test_the_password_of_the_environment_is_in_the_address_only_while_it_is_opened(monkeypatch):
-    from heretic_tui.engine.storage_address import opened_with
+    from heretic_tui.engine.storage.address import opened_with
 
     monkeypatch.setenv("HERETIC_TUI_STORAGE_PASSWORD", "open/sesame@1")
     assert opened_with("postgresql://me@host/x") == "postgresql://me:open%2Fsesame%401@host/x"
@@ -403,7 +404,7 @@ def test_an_index_names_files_of_its_own_folder_only(heretic, profile, runs_dir,
 def test_a_configuration_names_no_compiled_code(model_copy):
     from transformers import AutoConfig
 
-    from heretic_tui.engine.loading import make_harmless
+    from heretic_tui.engine.model.networks import make_harmless
 
     path = model_copy / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "somebody/kernel"}))

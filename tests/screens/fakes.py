@@ -8,10 +8,10 @@ from heretic_tui.app import HereticApp
 from heretic_tui.control import STUDY, Control
 from heretic_tui.engine import events
 from heretic_tui.engine.events import Event
-from heretic_tui.engine.live import Running
 from heretic_tui.engine.parameters import AblationParameters, Kernel
 from heretic_tui.engine.records import ModelFacts, Score, TrialRecord
-from heretic_tui.engine.studies import ForeignObjective
+from heretic_tui.engine.runs.live import Running
+from heretic_tui.engine.storage.studies import ForeignObjective
 from heretic_tui.preferences import Preferences
 from heretic_tui.state import StudyView
 from heretic_tui.worker import EngineWorker
@@ -80,7 +80,7 @@ def run_job(app: HereticApp, *said: Event, title: str = STUDY, **options: object
     app.control.worker.submit(title, lambda session: scripted(*said, **options))
 
 
-async def until(pilot, true, seconds: float = 30.0) -> None:
+async def until(pilot, true, seconds: float = 120.0) -> None:
     """Wait until something is so; fails when it does not come true."""
     end = time.monotonic() + seconds
     while not true():

@@ -9,7 +9,7 @@ from fakes import fake_app, text_of, until
 
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished, Progress
-from heretic_tui.screens.inspector_part import Beside
+from heretic_tui.screens.inspector.part import Beside
 
 
 def drive(app, steps):

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from functools import partial
 
 import pytest
 from fakes import FACTS, NASTY, fake_app, run_job, study, text_of, until
@@ -11,11 +12,12 @@ from heretic_tui.app import HereticApp
 from heretic_tui.candidates import candidates, caption, first_candidates
 from heretic_tui.control import STUDY, Control
 from heretic_tui.demo import MODEL_DIR
-from heretic_tui.engine.chat import OfTrial, Original, Sampling
+from heretic_tui.engine.chat.conversation import OfTrial, Original, Sampling
 from heretic_tui.engine.events import AnswerFinished, ModelLoaded, Progress, TextGenerated, Tick
 from heretic_tui.preferences import Preferences
-from heretic_tui.screens.chat_dialogs import sampling, settings_problems
+from heretic_tui.screens.chat.dialogs import sampling, settings_problems
 from heretic_tui.screens.dialogs import Confirm, Pick, Text
+from heretic_tui.screens.frame import SCREENS
 from heretic_tui.talk import CHAT, Talk, fitting
 from heretic_tui.transcripts import keep, kept, transcript
 from heretic_tui.worker import EngineWorker, Failure, JobEnded, JobStarted
@@ -92,6 +94,20 @@ def test_without_model_and_run_it_says_what_to_press(tmp_path):
     async def steps(pilot):
         assert "Press 1 to pick a model" in text_of(app)
         assert not screen(app)._box.display
+
+    drive(app, steps)
+
+
+def test_every_screen_is_one_function_key_away_from_the_message_box(app):
+    def at(mode):
+        return app.current_mode == mode
+
+    async def steps(pilot):
+        for key, name in SCREENS:
+            await until(pilot, lambda: app.focused is screen(app)._box)
+            await pilot.press(f"f{key}")
+            await until(pilot, partial(at, name.lower()))
+            app.switch_mode("chat")
 
     drive(app, steps)
 

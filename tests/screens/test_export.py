@@ -11,12 +11,12 @@ from textual.widgets import Input
 
 from heretic_tui import exports
 from heretic_tui.control import STUDY
-from heretic_tui.engine.chat import OfTrial
+from heretic_tui.engine.chat.conversation import OfTrial
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Evaluated, Exported, ModelLoaded, Progress, Tick, Verified
 from heretic_tui.exports import EXPORT, ExportOrder, default_place, in_python, look_at, measured, needed, verification
 from heretic_tui.screens.dialogs import Confirm, Pick
-from heretic_tui.screens.export import Facts
+from heretic_tui.screens.export.screen import Facts
 
 
 class Engine:

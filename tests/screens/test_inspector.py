@@ -21,8 +21,8 @@ from heretic_tui.engine.inspection.residual_sets import ResidualSets, save_resid
 from heretic_tui.engine.inspection.sensitivity import Sensitivity, Variant
 from heretic_tui.formats import one_line
 from heretic_tui.inspections import read_inspection
-from heretic_tui.screens import inspector_sensitivity
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick, Text
+from heretic_tui.screens.inspector import sensitivity as inspector_sensitivity
 from heretic_tui.widgets.curves import Curves
 from heretic_tui.widgets.heatmap import Heatmap
 from heretic_tui.widgets.rows import Rows
@@ -269,7 +269,7 @@ def test_what_is_computed_can_be_stopped_and_does_not_begin_again(tmp_path, monk
         while True:
             yield events.Progress("geometry", 1, ROWS, "layers")
 
-    monkeypatch.setattr("heretic_tui.screens.inspector_desk.whole_geometry", forever)
+    monkeypatch.setattr("heretic_tui.screens.inspector.desk.whole_geometry", forever)
 
     async def steps(pilot):
         await until(pilot, lambda: "● geometry" in text_of(app))

@@ -13,8 +13,8 @@ from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress, Tick
 from heretic_tui.engine.inspection import projection as projections
 from heretic_tui.engine.inspection.projection import Projection, projection_path, save_projection
-from heretic_tui.engine.run import Run
-from heretic_tui.screens.inspector_projection import COMPUTING, ProjectionPart
+from heretic_tui.engine.runs.run import Run
+from heretic_tui.screens.inspector.projection import COMPUTING, ProjectionPart
 from heretic_tui.widgets.projection_plot import BAD, BOTH, GOOD, NONE, ProjectionPlot, sorted_cells
 
 PROMPTS = 20

@@ -24,9 +24,9 @@ from heretic_tui.engine.inspection.words import VocabularyRead
 from heretic_tui.preferences import Preferences
 from heretic_tui.screens.dialogs import Confirm, Pick
 from heretic_tui.screens.form import Form
-from heretic_tui.screens.inspector_directions import AskPrompt, LibraryDialog
-from heretic_tui.screens.inspector_painted import paint
-from heretic_tui.screens.inspector_tokens import TokensPart
+from heretic_tui.screens.inspector.directions import AskPrompt, LibraryDialog
+from heretic_tui.screens.inspector.painted import paint
+from heretic_tui.screens.inspector.tokens import TokensPart
 from heretic_tui.token_desk import CONTEXTS, TOKENS, VOCABULARY, TokenDesk
 from heretic_tui.widgets.message_box import MessageBox
 from heretic_tui.widgets.rows import Rows
@@ -439,7 +439,7 @@ def test_another_run_begins_anew(app, path, tmp_path, sets):
         app.screen_stack[0].engine_changed(())
         await until(pilot, lambda: app.control.state.inspection.path == other)
         await until(pilot, lambda: part(app).chosen.key == "own")
-        assert "No prompt was read yet" in front(app)
+        await until(pilot, lambda: "No prompt was read yet" in front(app))
         assert not part(app)._mixer.open
 
     drive(app, path, steps)
@@ -457,14 +457,14 @@ def test_the_embedded_model_is_read_end_to_end(tmp_path):
 
     async def steps(pilot):
         view = part(app)
-        await until(pilot, lambda: view.painted is not None and app.control.state.model is not None, 60)
+        await until(pilot, lambda: view.painted is not None and app.control.state.model is not None)
         assert "".join(piece.text for piece in view.painted.reading.pieces).count("宽") == 1
         view._ask_vocabulary()
-        await until(pilot, lambda: view.desk.vocabulary is not None, 60)
-        from heretic_tui.engine.run import Run
+        await until(pilot, lambda: view.desk.vocabulary is not None)
+        from heretic_tui.engine.runs.run import Run
 
         view._ask_contexts(False, Run(finished.path).profile.bad_prompts)
-        await until(pilot, lambda: view.desk.contexts is not None, 60)
+        await until(pilot, lambda: view.desk.contexts is not None)
         assert view.desk.contexts.positive[0].value >= view.desk.contexts.positive[1].value
         view._take("pc:1")
         await until(pilot, lambda: view.painted is not None and view.direction.name.startswith("component"))

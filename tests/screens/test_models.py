@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -11,20 +11,20 @@ import pytest
 from fakes import FACTS, NASTY, fake_app, records, run_job, text_of, until
 from textual.widgets import Input
 
-import heretic_tui.screens.model_shelf as shelf
+import heretic_tui.screens.models.shelf as shelf
 from heretic_tui.demo import MODEL_DIR
 from heretic_tui.engine import events
-from heretic_tui.engine.catalog import ModelEntry
-from heretic_tui.engine.checkpoint import CheckpointFacts
+from heretic_tui.engine.checkpoints.catalog import ModelEntry
+from heretic_tui.engine.checkpoints.checkpoint import CheckpointFacts
+from heretic_tui.engine.checkpoints.permissions import Permissions, not_allowed, permissions_for, say_yes
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.memory import HOST, MemoryReading
-from heretic_tui.engine.permissions import Permissions, not_allowed, permissions_for, say_yes
-from heretic_tui.engine.summary import RunSummary
+from heretic_tui.engine.runs.summary import RunSummary
 from heretic_tui.library import Known, RunReader, known_models, named, throw_away
 from heretic_tui.profile import store
 from heretic_tui.recents import recent_models, remember_model
 from heretic_tui.screens.dialogs import Confirm
-from heretic_tui.screens.models_dialogs import Busy
+from heretic_tui.screens.models.dialogs import Busy
 from heretic_tui.widgets.rows import Rows
 
 FORBIDDEN = "\x1b\x00\x07\x9b\u202e\r\t"
@@ -191,11 +191,12 @@ def test_a_hub_id_typed_into_the_filter_is_taken_as_it_is(tmp_path, world):
 def test_quitting_does_not_wait_for_a_slow_hub(tmp_path, world, monkeypatch):
     app = fake_app(tmp_path)
     world.known = Known(("made/slow",), (), frozenset())
-    asked, answer = Event(), Event()
+    asked, answer, answered = Event(), Event(), Event()
 
     def waits(name, entry):
         asked.set()
-        answer.wait(30)
+        answer.wait(60)
+        answered.set()
         raise EngineError("too late")
 
     monkeypatch.setattr(shelf, "facts_of", waits)
@@ -204,10 +205,9 @@ def test_quitting_does_not_wait_for_a_slow_hub(tmp_path, world, monkeypatch):
         await until(pilot, asked.is_set)
         assert "Asking the hub" in text_of(app)
 
-    began = time.monotonic()
     drive(app, steps)
+    assert not answered.is_set()
     answer.set()
-    assert time.monotonic() - began < 15
 
 
 def test_a_surprise_while_runs_are_read_is_told(tmp_path, world, monkeypatch):
@@ -260,6 +260,20 @@ def test_facts_and_fit_are_there_before_loading(tmp_path, world):
                       "32 × attn.o_proj", "256 × mlp.down_proj", "a chat model", "host, 20 GB free"):  # fmt: skip
             assert shown(words, app), words
         assert "✓ fits" in text_of(app)
+
+    drive(app, steps, (120, 40))
+
+
+def test_facts_are_read_again_where_a_search_finds_the_model_under_the_cursor_changed(tmp_path, world):
+    app = fake_app(tmp_path)
+    world.found = [entry("/shelf/seven")]
+
+    async def steps(pilot):
+        await until(pilot, lambda: shown("7 B", app))
+        world.found = [replace(entry("/shelf/seven"), size=15 * GIB)]
+        world.facts["/shelf/seven"] = made_facts(parameters=8_000_000_000)
+        app.screen_stack[0]._search()
+        await until(pilot, lambda: shown("8 B", app))
 
     drive(app, steps, (120, 40))
 
@@ -588,7 +602,7 @@ def test_the_run_under_way_is_marked_and_stays(tmp_path, world):
 
 
 def test_a_run_that_another_process_works_on_is_not_moved(tmp_path):
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
     path = run_folder(tmp_path, "one--default--1")
     with Run(path).locked(), pytest.raises(EngineError, match="Another process"):
@@ -602,7 +616,7 @@ def test_runs_of_the_same_name_find_room_in_the_trash(tmp_path):
 
 
 def test_a_run_is_read_again_only_when_its_study_has_changed(tmp_path, monkeypatch):
-    import heretic_tui.engine.summary as engine_summary
+    import heretic_tui.engine.runs.summary as engine_summary
 
     path = run_folder(tmp_path, "one--default--1")
     (path / "study.journal").write_text("a")
@@ -630,7 +644,7 @@ def test_recent_models_that_are_not_there_any_more_are_known_as_gone(tmp_path):
 def test_the_screen_imports_nothing_heavy():
     import subprocess
 
-    code = "import sys, heretic_tui.app, heretic_tui.screens.models; print(*sys.modules)"
+    code = "import sys, heretic_tui.app, heretic_tui.screens.models.screen; print(*sys.modules)"
     names = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     heavy = {"torch", "pydantic", "huggingface_hub", "optuna", "transformers", "numpy", "tomlkit"}
     assert not names & heavy

@@ -12,7 +12,7 @@ from heretic_tui.engine.events import PromptsPreviewed
 from heretic_tui.formats import one_line
 from heretic_tui.profile import store
 from heretic_tui.screens.dialogs import Ask, Confirm, Pick
-from heretic_tui.screens.value_dialog import Broken, EditValue
+from heretic_tui.screens.profile.value_dialog import Broken, EditValue
 from heretic_tui.widgets.rows import Rows
 from heretic_tui.widgets.setting_field import SettingForm, SettingRows, ValueInput
 
@@ -418,7 +418,7 @@ def test_the_first_prompts_are_shown_as_they_stand(tmp_path):
     async def steps(pilot, screen):
         await go(pilot, screen, "bad_prompts.dataset")
         await pilot.press("v")
-        await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed), 60)
+        await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed))
         assert screen.preview.prompt_set == "bad_prompts"
         await until(pilot, lambda: "as they stand" in text_of(pilot.app))
         assert screen.preview.texts[0].splitlines()[0][:40] in text_of(pilot.app)
@@ -431,7 +431,7 @@ def test_what_is_wrong_with_a_prompt_file_is_said_in_words(tmp_path):
     async def steps(pilot, screen):
         await type_value(pilot, screen, "good_prompts.dataset", "./not-there.txt")
         await pilot.press("enter", "v")
-        await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed), 60)
+        await until(pilot, lambda: isinstance(screen.preview, PromptsPreviewed))
         await until(pilot, lambda: "There is no prompt file or folder ./not-there.txt." in text_of(pilot.app))
         assert pilot.app.control.state.failure is None
 
@@ -516,7 +516,7 @@ def test_a_run_with_other_settings_is_named_and_keeps_them(tmp_path):
 
 def fake_session_app(tmp_path):
     """The app over a session without a model."""
-    from heretic_tui.engine.session import Session
+    from heretic_tui.engine.loading.session import Session
 
     app = fake_app(tmp_path)
     app.control.worker._make_session = Session

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from fakes import fake_app, record, study, text_of
 
+from heretic_tui.engine.ablation.style import AblationStyle
 from heretic_tui.engine.parameters import EMBEDDINGS, Kernel
-from heretic_tui.engine.style import AblationStyle
-from heretic_tui.screens import trials
+from heretic_tui.screens.study import trials
 
 
 def with_embeddings(trial=1):

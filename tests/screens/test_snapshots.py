@@ -11,17 +11,17 @@ import pytest
 from fakes import BASE, FACTS, fake_app, study, until
 from made_up_tokens import Engine
 from measured import ROWS, ablated, measured_run, planted
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 from heretic_tui.engine.inspection.projection import Projection, projection_path, save_projection
 from heretic_tui.engine.inspection.residual_sets import fingerprint, residuals_path
 from heretic_tui.engine.memory import MemoryReading
 from heretic_tui.engine.records import Label, Response
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 from heretic_tui.exports import Place
-from heretic_tui.screens.inspector_projection import ProjectionPart
-from heretic_tui.screens.inspector_tokens import TokensPart
-from heretic_tui.screens.responses import Pages, ResponsesScreen
+from heretic_tui.screens.inspector.projection import ProjectionPart
+from heretic_tui.screens.inspector.tokens import TokensPart
+from heretic_tui.screens.study.responses import Pages, ResponsesScreen
 from heretic_tui.widgets.projection_plot import ProjectionPlot
 from heretic_tui.widgets.token_text import TokenText
 
@@ -55,11 +55,12 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr("heretic_tui.engine.memory.read_memory", lambda: READINGS)
     pages = Pages(7, RESPONSES, RESPONSES, {1: Label.REFUSAL}, BASE, BASE)
-    monkeypatch.setattr("heretic_tui.screens.responses.read_pages", lambda study, trial: pages)
+    monkeypatch.setattr("heretic_tui.screens.study.responses.read_pages", lambda study, trial: pages)
     place = Place(Path("/models/made-up"), "A new folder.", free=80_000_000_000)
-    monkeypatch.setattr("heretic_tui.screens.export.look_at", lambda text, source: place)
+    monkeypatch.setattr("heretic_tui.screens.export.screen.look_at", lambda text, source: place)
     monkeypatch.setattr("heretic_tui.app.GAUGE", 1000)  # one reading: the history must not grow with the time it takes
     monkeypatch.setattr(Input, "cursor_blink", False)
+    monkeypatch.setattr(TextArea, "cursor_blink", False)
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("TERM", "xterm-256color")
     app = fake_app(tmp_path)
@@ -96,7 +97,7 @@ async def open_inspector(app, pilot, key):
     app.switch_mode("inspector")
     state = app.control.state
     await until(pilot, lambda: state.inspection is not None and state.inspection.change is not None)
-    await until(pilot, lambda: all(one.geometry.whole for one in state.inspection.readings.values()), 60)
+    await until(pilot, lambda: all(one.geometry.whole for one in state.inspection.readings.values()))
     await pilot.press(key)
     screen = app.screen_stack[0]
     await until(pilot, lambda: screen.whole or (screen.part is not None and screen.part.inspection is not None))

@@ -11,13 +11,13 @@ from textual.widgets import Input
 
 from heretic_tui import paths
 from heretic_tui.candidates import directions
-from heretic_tui.engine.chat import Original
+from heretic_tui.engine.chat.conversation import Original
+from heretic_tui.engine.chat.steering import OfLayer, Saved, Steered
 from heretic_tui.engine.inspection.direction import direction
 from heretic_tui.engine.inspection.direction_library import DirectionLibrary
-from heretic_tui.engine.run import DIRECTIONS
-from heretic_tui.engine.steering import OfLayer, Saved, Steered
+from heretic_tui.engine.runs.run import DIRECTIONS
+from heretic_tui.screens.chat.steering_dialog import NO_DIRECTION, SteeringDialog
 from heretic_tui.screens.dialogs import Pick
-from heretic_tui.screens.steering_dialog import NO_DIRECTION, SteeringDialog
 
 SIZES = [(80, 24), (120, 40)]
 
@@ -324,7 +324,7 @@ def inspect(app, steps, size):
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             app.switch_mode("inspector")
-            await until(pilot, lambda: app.control.state.inspection is not None and not app.control.state.beside, 60)
+            await until(pilot, lambda: app.control.state.inspection is not None and not app.control.state.beside)
             await until(pilot, lambda: app.screen.ready and app.screen.part is not None and app.screen.part.ready)
             await steps(pilot)
 

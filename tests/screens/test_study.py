@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from heretic_tui.engine import events
 from heretic_tui.engine.records import Label, Response
-from heretic_tui.screens.responses import Pages, ResponsesScreen
+from heretic_tui.screens.study.responses import Pages, ResponsesScreen
 from heretic_tui.state import StudyView
 from heretic_tui.widgets.rows import Rows
 from heretic_tui.widgets.scatter import Scatter
@@ -231,7 +231,7 @@ def response(number: int, label: Label, text: str, marker: str | None = None) ->
 
 
 def open_responses(app, monkeypatch, pages: Pages):
-    monkeypatch.setattr("heretic_tui.screens.responses.read_pages", lambda study, trial: pages)
+    monkeypatch.setattr("heretic_tui.screens.study.responses.read_pages", lambda study, trial: pages)
     app.push_screen(ResponsesScreen(app.control.state.study, pages.trial))
 
 
@@ -302,7 +302,7 @@ def test_the_marker_is_lit_and_named(tmp_path, monkeypatch):
 def test_a_trial_of_several_directions_says_how_many_join():
     from heretic_tui.engine.parameters import AblationParameters
     from heretic_tui.engine.records import TrialRecord
-    from heretic_tui.screens import trials
+    from heretic_tui.screens.study import trials
 
     def record(index, dimensions):
         return TrialRecord(1, AblationParameters(index, {}, dimensions), {}, 1.0)

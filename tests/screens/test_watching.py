@@ -6,13 +6,15 @@ import time
 import pytest
 from fakes import NASTY, fake_app, study, text_of, until
 
-from heretic_tui.engine.live import Live, Worker
+from heretic_tui.engine.events import PhaseFinished, RunOpened
 from heretic_tui.engine.memory import MemoryReading
-from heretic_tui.engine.ownership import Claim, Owner
-from heretic_tui.engine.requests import Asked, Request
+from heretic_tui.engine.runs.live import Live, Worker
+from heretic_tui.engine.runs.ownership import Claim, Owner
+from heretic_tui.engine.runs.requests import Asked, Request
+from heretic_tui.engine.runs.run_log import Logged
 from heretic_tui.following import Followed, News, Waiting, take
 from heretic_tui.library import Known, RunReader
-from heretic_tui.screens import model_shelf
+from heretic_tui.screens.models import shelf as model_shelf
 from heretic_tui.state import LogLine
 
 MEMORY = (MemoryReading("cuda:3", "Card", 6, 8), MemoryReading("host", "", 1, 8))
@@ -177,6 +179,18 @@ def test_phases_before_the_first_trial_are_seen(tmp_path):
         await until(pilot, lambda: "… residuals of good prompts" in text_of(app))
 
     drive(app, steps)
+
+
+def test_who_comes_to_help_does_not_wipe_away_what_the_first_one_has_done(tmp_path):
+    view, path = study(tmp_path / "run", 0, wanted=40), tmp_path / "run"
+    first, second = made_worker(), made_worker(process=4712)
+    opened, loaded = RunOpened("run", path, False, 0, 40), PhaseFinished("model", 9.0, "30 layers")
+    told = [Logged(1.0, event) for event in (opened, loaded, PhaseFinished("residuals", 5.0, "100 prompts"))]
+    take(News((first,), (), told, None), view)
+    take(News((first, second), (), [Logged(2.0, event) for event in (opened, loaded)], None), view)
+    assert [(one.phase, one.seconds) for one in view.phases] == [("model", 9.0), ("residuals", 5.0)]
+    take(News((second,), (), [Logged(3.0, opened)], None), view)
+    assert view.phases == []
 
 
 # What is running, offered

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from fakes import fake_app, record, study, text_of
 
-from heretic_tui.engine.live import Live, Worker
-from heretic_tui.engine.ownership import Claim, Owner, this_process
-from heretic_tui.screens import crew, trials
+from heretic_tui.engine.runs.live import Live, Worker
+from heretic_tui.engine.runs.ownership import Claim, Owner, this_process
+from heretic_tui.screens.study import crew, trials
 
 NOW = time.time()
 HERE = this_process()
@@ -42,6 +42,19 @@ def test_every_worker_has_a_line_with_its_device_trials_speed_and_last_sign_of_l
     assert far.startswith("4711 on gpu-2  ")
     assert far.split()[4:7] == ["3", "1.5", "s"]
     assert "died, 1 h 23 min ago" in dead
+
+
+def test_who_shares_no_folder_is_there_as_long_as_the_study_has_a_trial_of_theirs(tmp_path):
+    view = shared(tmp_path)
+    together = view.seconds_left()
+    view.crew = view.crew[:1]
+    assert [line.endswith("has left") for line in crew.lines(view, NOW)] == [False, False, True, True]
+    view.under_way = {FAR.name: 17, HERE.name: 16}
+    assert crew.lines(view, NOW)[2].endswith("● at #17")
+    assert crew.lines(view, NOW)[1].endswith("● 1 s ago")
+    assert view.seconds_left() == together
+    view.under_way = {"new-1-1": 3}
+    assert crew.lines(view, NOW)[2].split() == ["1", "on", "new", "0", "●", "at", "#3"]
 
 
 def test_what_is_left_takes_the_less_time_the_more_work_on_it(tmp_path):

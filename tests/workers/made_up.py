@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from heretic_tui.engine.ownership import claimed, gone
 from heretic_tui.engine.parameters import AblationParameters
 from heretic_tui.engine.records import Score
-from heretic_tui.engine.search import Search, open_study
-from heretic_tui.engine.storages import storage_at
+from heretic_tui.engine.runs.ownership import claimed, companions, gone
+from heretic_tui.engine.storage.storages import storage_at
+from heretic_tui.engine.study.search import Search, open_study
 from heretic_tui.profile.schema import Profile
 
 LAYERS = 30
@@ -46,44 +46,49 @@ def search_in(
     journal = folder / "study.journal"
     storage = storage_at(profile.storage, journal)
     study = open_study(profile, journal, storage)
-    search = Search(study, profile, storage=storage, worker=worker, device="cpu", gone=gone or (lambda name: False))
+    search = Search(
+        study,
+        profile,
+        storage=storage,
+        worker=worker,
+        device="cpu",
+        gone=gone or (lambda name: False),
+        others=lambda: companions(folder),
+    )
     if alone:
         search.take_back(all_here=True)
     return search
 
 
-def work(
-    folder: Path,
-    profile: Profile,
-    seconds: float = 0.0,
-    enough: int = 0,
-    ready: Callable[[], object] = lambda: None,
-) -> list[tuple[int, float]]:
-    """Work until the study is done; gives each trial's number and what asking and telling it cost in seconds.
-
-    `ready` is called once the study is open. With `enough`, so many trials of its own are.
-    """
-    spent: list[tuple[int, float]] = []
+def work(folder: Path, profile: Profile, seconds: float = 0.0) -> list[tuple[int, float]]:
+    """Work until the study is done; gives each trial's number and what asking and telling it cost in seconds."""
     with claimed(folder) as owner:
         search = search_in(folder, profile, owner.name, gone=lambda name: gone(folder, name))
-        ready()
-        chance = random.Random(owner.name)
-        while not search.done and not (enough and len(spent) >= enough):
-            began = time.perf_counter()
-            suggestion = search.ask(COMPONENTS, LAYERS)
-            asked = time.perf_counter() - began
-            if suggestion is None:
-                time.sleep(0.05)
-                continue
-            # As long as it takes on the average, but never all at the same moment.
-            time.sleep(-seconds * math.log(1 - chance.random()) if seconds else 0.0)
-            began = time.perf_counter()
-            refused = [index % 3 == 0 for index in range(PROMPTS)]
-            record = search.tell(
-                suggestion, scored(suggestion.parameters), BASE, seconds, counted={"refusals": refused}
-            )
-            if record is not None:
-                spent.append((record.trial, asked + time.perf_counter() - began))
+        return worked(search, seconds)
+
+
+def worked(search: Search, seconds: float, until: float = math.inf, count: float = math.inf) -> list[tuple[int, float]]:
+    """The trials that a search does until its study is done, a moment of the monotonic clock, or their count."""
+    spent: list[tuple[int, float]] = []
+    chance = random.Random(search.worker)
+    while not search.done and time.monotonic() < until and len(spent) < count:
+        began = time.perf_counter()
+        suggestion = search.ask(COMPONENTS, LAYERS)
+        asked = time.perf_counter() - began
+        if suggestion is None:
+            time.sleep(0.05)
+            continue
+        # As long as it takes on the average, but never all at the same moment.
+        over = time.monotonic() + (chance.expovariate(1 / seconds) if seconds else 0.0)
+        time.sleep(max(0.0, min(over, until) - time.monotonic()))
+        if over > until:
+            search.drop(suggestion)
+            break
+        began = time.perf_counter()
+        refused = [index % 3 == 0 for index in range(PROMPTS)]
+        record = search.tell(suggestion, scored(suggestion.parameters), BASE, seconds, counted={"refusals": refused})
+        if record is not None:
+            spent.append((record.trial, asked + time.perf_counter() - began))
     return spent
 
 

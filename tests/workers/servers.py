@@ -17,7 +17,7 @@ NOBODY = "nobody"
 PROXY = """
 import sys
 from optuna.storages import get_storage, run_grpc_proxy_server
-from heretic_tui.engine.storages import storage_at
+from heretic_tui.engine.storage.storages import storage_at
 run_grpc_proxy_server(get_storage(storage_at(sys.argv[1], None)), host="localhost", port=int(sys.argv[2]))
 """
 

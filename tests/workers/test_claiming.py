@@ -14,11 +14,13 @@ import optuna
 import pytest
 from made_up import BASE, COMPONENTS, LAYERS, scored, search_in, settings
 
-from heretic_tui.engine import search as search_module
-from heretic_tui.engine import storages
 from heretic_tui.engine.records import Score
-from heretic_tui.engine.search import StudyExists, open_study
-from heretic_tui.engine.studies import want, want_pause
+from heretic_tui.engine.storage import slots, storages
+from heretic_tui.engine.storage.slots import Signs, claim
+from heretic_tui.engine.storage.storages import INDEX
+from heretic_tui.engine.storage.studies import read_study, under_way, want, want_pause
+from heretic_tui.engine.study import search as search_module
+from heretic_tui.engine.study.search import StudyExists, open_study
 
 MADE_UP = Path(__file__).parent / "made_up.py"
 COUNTER = count(1)
@@ -46,6 +48,18 @@ def one_trial(search):
 def numbers(search):
     search.refresh()
     return sorted(record.trial for record in search.records)
+
+
+def test_workers_that_begin_together_do_not_all_want_the_same_trial(asked):
+    """Each has read the study before any other has taken anything, and knows of the others by their claims alone."""
+    folder, profile = asked("journal", 100)
+    random.seed(0)
+    study = open_study(profile, folder / "study.journal")
+    taken = [claim(study, [], 100, name, "cpu", others=7)[0].user_attrs[INDEX] for name in "abcdefgh"]
+    assert len(set(taken)) == 8
+    assert max(taken) <= 22
+    fallen = [trial for trial in study.get_trials() if trial.state == optuna.trial.TrialState.FAIL]
+    assert len(fallen) <= 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +129,7 @@ def test_a_worker_that_died_before_it_put_its_name_to_a_trial_blocks_nothing(ask
     search.study.ask()
     assert one_trial(search).trial == 2
     assert search.ask(COMPONENTS, LAYERS) is None
-    monkeypatch.setattr(search_module, "UNHEARD", 0)
+    monkeypatch.setattr(slots, "UNHEARD", 0)
     assert one_trial(search).trial == 1
 
 
@@ -184,7 +198,7 @@ def test_a_silent_worker_s_trial_is_queued_again_by_the_database_s_heartbeats(as
 @pytest.mark.parametrize("kind", ["database", "proxy"])
 def test_the_trial_of_a_worker_from_elsewhere_is_freed_once_its_pulse_stops(asked, monkeypatch, kind):
     monkeypatch.setattr(storages, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(search_module, "UNHEARD", 5)
+    monkeypatch.setattr(slots, "UNHEARD", 5)
     folder, profile = asked(kind, 2)
     unknown = {"gone": lambda worker: None}
     silent, busy, living = (search_in(folder, profile, name, **unknown) for name in ("silent", "busy", "living"))
@@ -199,6 +213,37 @@ def test_the_trial_of_a_worker_from_elsewhere_is_freed_once_its_pulse_stops(aske
     assert not silent.holds(lost)
     for search in (busy, living):
         search.close()
+
+
+@pytest.mark.parametrize("kind", ["database", "proxy"])
+def test_who_looks_sees_who_is_at_which_trial_and_who_has_fallen_silent(asked, monkeypatch, kind):
+    monkeypatch.setattr(storages, "HEARTBEAT", 0.2)
+    folder, profile = asked(kind, 9)
+    silent, busy = (search_in(folder, profile, name) for name in ("silent", "busy"))
+    held = {search.worker: search.ask(COMPONENTS, LAYERS).trial for search in (silent, busy)}
+    watched, signs = read_study(profile.storage, folder / "study.journal"), Signs()
+    assert under_way(watched, signs) == held
+    silent.close()
+    monkeypatch.setattr(slots, "UNHEARD", 3)
+    deadline = time.monotonic() + 60
+    while under_way(watched, signs) != {"busy": held["busy"]}:
+        assert time.monotonic() < deadline, "the silent one is still there"
+        time.sleep(0.2)
+    busy.close()
+
+
+def test_who_looks_between_two_trials_of_a_worker_sees_it_at_the_last_one_for_a_moment(asked, monkeypatch):
+    folder, profile = asked("journal", 9)
+    search, watched, signs = search_in(folder, profile, "busy"), read_study(None, folder / "study.journal"), Signs()
+    first = search.ask(COMPONENTS, LAYERS)
+    assert under_way(watched, signs) == {"busy": first.trial}
+    search.tell(first, scored(first.parameters), BASE, 1.0)
+    assert under_way(watched, signs) == {"busy": first.trial}
+    second = search.ask(COMPONENTS, LAYERS)
+    assert under_way(watched, signs) == {"busy": second.trial}
+    search.tell(second, scored(second.parameters), BASE, 1.0)
+    monkeypatch.setattr(slots, "BETWEEN", 0)
+    assert under_way(watched, signs) == {}
 
 
 def test_a_session_that_goes_on_frees_what_the_dead_left_and_leaves_the_living_theirs(asked):

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heretic_tui.engine.ablation.residuals import batch_residuals, stream_of, winsorized
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.batching import in_batches
+from heretic_tui.engine.decoding.batching import in_batches
 from heretic_tui.engine.events import PhaseFinished, Progress
 from heretic_tui.engine.inspection.residual_sets import ResidualSets
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.residuals import batch_residuals, stream_of, winsorized
+from heretic_tui.engine.model.language_model import LanguageModel
 from heretic_tui.formats import size
 
 ROUNDINGS = 8.0

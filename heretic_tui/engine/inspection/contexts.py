@@ -21,10 +21,10 @@ from heretic_tui.engine.inspection.token_view import Piece
 
 if TYPE_CHECKING:
     from heretic_tui.engine.inspection.reading import Subject
-    from heretic_tui.engine.language_model import LanguageModel
-    from heretic_tui.engine.loading import Loader
-    from heretic_tui.engine.prompts import Prompt
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.loading.loader import Loader
+    from heretic_tui.engine.model.language_model import LanguageModel
+    from heretic_tui.engine.prompts.reading import Prompt
+    from heretic_tui.engine.runs.run import Run
     from heretic_tui.profile.schema import PromptSet
 
 AROUND = 12
@@ -128,13 +128,13 @@ def find_contexts(
     behind it, so prompts that begin alike share their first tokens: such a token stands once, with its count. What
     was found is kept in the run's folder.
     """
-    from heretic_tui.engine.batching import in_batches
+    from heretic_tui.engine.decoding.batching import in_batches
     from heretic_tui.engine.events import Progress
     from heretic_tui.engine.inspection.pieces import own_span, pieces_of
     from heretic_tui.engine.inspection.reading import as_trial, loaded, stream_at, templated
-    from heretic_tui.engine.loading import load as load_model
-    from heretic_tui.engine.prompt_sets import describe
-    from heretic_tui.engine.prompts import load_prompts
+    from heretic_tui.engine.loading.loader import load as load_model
+    from heretic_tui.engine.prompts.prompt_sets import describe
+    from heretic_tui.engine.prompts.reading import load_prompts
 
     name = describe(prompt_set)
     kept = _kept(subject.run, direction, row, trial, [name, prompt_set.model_dump_json(), top, whole])

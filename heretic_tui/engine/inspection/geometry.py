@@ -34,7 +34,7 @@ from heretic_tui.engine.inspection.residual_sets import (
 )
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
 Array = NDArray[np.float64]
 FORM = 1

@@ -13,9 +13,9 @@ from heretic_tui.engine.files import write_text
 from heretic_tui.engine.inspection.residual_sets import ORIGINAL, inspection_path
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.directions import Directions
-    from heretic_tui.engine.language_model import LanguageModel
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.ablation.directions import Directions
+    from heretic_tui.engine.model.language_model import LanguageModel
+    from heretic_tui.engine.runs.run import Run
 
 PROMPTS = 4
 """Prompts of each set that the probe looks at; the shares of different prompts are much alike."""
@@ -47,7 +47,7 @@ def measure_leak(
 
     Takes two passes over the texts; the weights are put back.
     """
-    from heretic_tui.engine.updates import fully_ablated
+    from heretic_tui.engine.ablation.updates import fully_ablated
 
     write = (yield from measure_write(model, texts, directions)).write
     with fully_ablated(model, directions, gain_aware=gain_aware):
@@ -62,7 +62,7 @@ def _shares(
     """Shares of all layers, means over the texts; each text by itself, so that nothing is padded."""
     import torch
 
-    from heretic_tui.engine.updates import update_shares
+    from heretic_tui.engine.ablation.updates import update_shares
 
     found = [update_shares(model, model.encode([text]), directions, 1, cleaned=cleaned)[0] for text in texts]
     return tuple(torch.cat(found, dim=1).mean(dim=(1, 2)).tolist())

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.attending import attended
+from heretic_tui.engine.ablation.directions import Directions, load_directions, save_directions
+from heretic_tui.engine.ablation.style import style_of
+from heretic_tui.engine.ablation.weight_edits import ablated
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.direction_finding import find_directions, residual_sets
-from heretic_tui.engine.directions import Directions, load_directions, save_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Measured, Note
+from heretic_tui.engine.inspection.direction_finding import find_directions, residual_sets
 from heretic_tui.engine.inspection.leak import PROMPTS, Leak, leak_path, measure_leak, measure_write, save_leak
 from heretic_tui.engine.inspection.residual_sets import (
     ORIGINAL,
@@ -22,13 +22,14 @@ from heretic_tui.engine.inspection.residual_sets import (
     residuals_path,
     save_residual_sets,
 )
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.prompts import Prompt
-from heretic_tui.engine.records import TrialRecord
-from heretic_tui.engine.run import DIRECTIONS, Run, changed_facts, create_run
-from heretic_tui.engine.study_start import begin, read_prompts, settle, templated
-from heretic_tui.engine.style import style_of
+from heretic_tui.engine.loading.loader import Loader, load
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.prompts.reading import Prompt
+from heretic_tui.engine.records import TrialRecord, changed_facts
+from heretic_tui.engine.runs.attending import attended
+from heretic_tui.engine.runs.beginning import begin, read_prompts, settle, templated
+from heretic_tui.engine.runs.listing import create_run
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 from heretic_tui.profile.schema import Profile
 
 

@@ -25,7 +25,7 @@ from heretic_tui.engine.inspection.stage import Stage
 from heretic_tui.names import is_device
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
     from heretic_tui.profile.schema import Profile
 
 Image: TypeAlias = NDArray[np.uint8]

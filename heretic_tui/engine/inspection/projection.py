@@ -28,7 +28,7 @@ from heretic_tui.engine.inspection.residual_sets import (
 )
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
 Points: TypeAlias = NDArray[np.float32]
 Pairs: TypeAlias = NDArray[np.int32]

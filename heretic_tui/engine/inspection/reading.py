@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from heretic_tui.engine.ablation import ablated
+from heretic_tui.engine.ablation.directions import load_directions
+from heretic_tui.engine.ablation.style import style_of
+from heretic_tui.engine.ablation.weight_edits import ablated
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.directions import load_directions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.inspection.pieces import own_span, pieces_of
 from heretic_tui.engine.inspection.residual_sets import ORIGINAL
 from heretic_tui.engine.inspection.token_view import TokenReading, TokensRead
-from heretic_tui.engine.language_model import Encoded, LanguageModel, positions
-from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.loading.loader import Loader, load
 from heretic_tui.engine.memory import out_of_memory
-from heretic_tui.engine.prompts import Prompt
-from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.style import style_of
+from heretic_tui.engine.model.language_model import Encoded, LanguageModel, positions
+from heretic_tui.engine.prompts.reading import Prompt
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 from heretic_tui.formats import size
 
 if TYPE_CHECKING:

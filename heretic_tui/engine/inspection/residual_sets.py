@@ -14,7 +14,7 @@ from heretic_tui.engine.errors import EngineError, damaged
 from heretic_tui.engine.files import bytes_of, write_atomically
 
 if TYPE_CHECKING:
-    from heretic_tui.engine.run import Run
+    from heretic_tui.engine.runs.run import Run
 
 Vectors: TypeAlias = NDArray[np.float32]
 
@@ -114,7 +114,7 @@ def significant(good: NDArray[np.float64], bad: NDArray[np.float64]) -> NDArray[
 
 def residuals_path(run: "Run", trial: int = ORIGINAL) -> Path:
     """Where a run keeps the residual vectors of the original model, or of a trial."""
-    from heretic_tui.engine.run import RESIDUALS
+    from heretic_tui.engine.runs.run import RESIDUALS
 
     return run.path / RESIDUALS if trial == ORIGINAL else inspection_path(run, f"residuals-{trial:04}.safetensors")
 

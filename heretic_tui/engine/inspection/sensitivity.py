@@ -10,7 +10,7 @@ from typing import Any
 from heretic_tui.engine.errors import damaged
 from heretic_tui.engine.files import write_text
 from heretic_tui.engine.inspection.residual_sets import fingerprint, inspection_path
-from heretic_tui.engine.run import DIRECTIONS, Run
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 
 FILE = "sensitivity.json"
 PROMPTS = 64

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heretic_tui.engine.attending import attended
+from heretic_tui.engine.ablation.directions import centre, load_directions, measure_directions
+from heretic_tui.engine.ablation.residuals import batch_positions, winsorized
 from heretic_tui.engine.background import Job, in_background
-from heretic_tui.engine.batching import in_batches, one_at_a_time
-from heretic_tui.engine.direction_finding import taking
-from heretic_tui.engine.directions import centre, load_directions, measure_directions
+from heretic_tui.engine.decoding.batching import in_batches, one_at_a_time
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished, Progress
+from heretic_tui.engine.inspection.direction_finding import taking
 from heretic_tui.engine.inspection.reading import Subject, loaded
 from heretic_tui.engine.inspection.sensitivity import PROMPTS, Sensitivity, Variant, save_sensitivity
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import Loader, load
-from heretic_tui.engine.prompts import Prompt
-from heretic_tui.engine.residuals import batch_positions, winsorized
-from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.study_start import read_prompts, templated
-from heretic_tui.engine.template_tail import template_tail
+from heretic_tui.engine.loading.loader import Loader, load
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.prompts.reading import Prompt
+from heretic_tui.engine.prompts.template_tail import template_tail
+from heretic_tui.engine.runs.attending import attended
+from heretic_tui.engine.runs.beginning import read_prompts, templated
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 from heretic_tui.profile.schema import Profile
 
 Sets = tuple[list[str], list[str]]

@@ -122,7 +122,7 @@ def open_shelf(folder: Path, run: Path | None, sets: ResidualSets | None = None)
 
     Raises `EngineError` for damaged files.
     """
-    from heretic_tui.engine.run import DIRECTIONS, Run
+    from heretic_tui.engine.runs.run import DIRECTIONS, Run
 
     library = DirectionLibrary(folder)
     if run is None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heretic_tui.engine.checkpoints.headers import safetensors_header
 from heretic_tui.engine.errors import EngineError
-from heretic_tui.engine.headers import safetensors_header
 
 LARGEST = 2_000_000_000
 """Bytes of a file that is still read; directions are small."""

@@ -11,8 +11,8 @@ from heretic_tui.engine.events import Progress
 from heretic_tui.engine.inspection.direction import Direction, check_width
 from heretic_tui.engine.inspection.reading import loaded
 from heretic_tui.engine.inspection.words import VocabularyRead, Word
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.loading import Loader, load
+from heretic_tui.engine.loading.loader import Loader, load
+from heretic_tui.engine.model.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from heretic_tui.engine.inspection.reading import Subject

@@ -1,7 +1,7 @@
 """Accuracy: how many responses hold the known answer."""
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.prompts import Prompt
+from heretic_tui.engine.prompts.reading import Prompt
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
 from heretic_tui.engine.scoring.labels import Markers, contains_answer, degenerate

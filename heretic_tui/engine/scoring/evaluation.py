@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.decoding import Continuation, Decided, generate
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.prompt_sets import SetKey, describe, set_key
-from heretic_tui.engine.prompts import Prompt
+from heretic_tui.engine.decoding.greedy import Continuation, Decided, generate
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.prompts.prompt_sets import SetKey, describe, set_key
+from heretic_tui.engine.prompts.reading import Prompt
 from heretic_tui.profile.schema import PromptSet
 
 

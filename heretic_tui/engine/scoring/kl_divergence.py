@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.decoding import generate
-from heretic_tui.engine.log_probabilities import answer_log_probabilities, first_token_log_probabilities
+from heretic_tui.engine.decoding.greedy import generate
+from heretic_tui.engine.decoding.log_probabilities import answer_log_probabilities, first_token_log_probabilities
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
 from heretic_tui.profile.schema import KLDivergenceSpec

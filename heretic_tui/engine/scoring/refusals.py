@@ -1,7 +1,7 @@
 """Refusals: how many responses contain a marker."""
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.prompts import Prompt
+from heretic_tui.engine.prompts.reading import Prompt
 from heretic_tui.engine.records import Label, Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
 from heretic_tui.engine.scoring.labels import Markers, counted

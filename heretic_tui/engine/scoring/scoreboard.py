@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.early_end import Counted, Tally
-from heretic_tui.engine.language_model import LanguageModel
-from heretic_tui.engine.prompt_sets import SetKey, describe, set_key
-from heretic_tui.engine.prompts import check_lengths, load_prompts
+from heretic_tui.engine.model.language_model import LanguageModel
+from heretic_tui.engine.prompts.prompt_sets import SetKey, describe, set_key
+from heretic_tui.engine.prompts.reading import check_lengths, load_prompts
 from heretic_tui.engine.records import Response, Score
 from heretic_tui.engine.scoring.accuracy import Accuracy
 from heretic_tui.engine.scoring.evaluation import Evaluation, EvaluationSet
@@ -18,6 +17,7 @@ from heretic_tui.engine.scoring.kl_divergence import KLDivergence
 from heretic_tui.engine.scoring.labels import label
 from heretic_tui.engine.scoring.refusals import Refusals
 from heretic_tui.engine.scoring.scorer import ResponseScorer, Scorer
+from heretic_tui.engine.storage.early_end import Counted, Tally
 from heretic_tui.profile.schema import AccuracySpec, KLDivergenceSpec, Profile, RefusalsSpec, ScorerSpec
 
 

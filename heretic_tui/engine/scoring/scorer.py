@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from heretic_tui.engine.background import Job
-from heretic_tui.engine.prompts import Prompt
+from heretic_tui.engine.prompts.reading import Prompt
 from heretic_tui.engine.records import Score
 from heretic_tui.engine.scoring.evaluation import Evaluation
 from heretic_tui.profile.schema import AccuracySpec, RefusalsSpec, ScorerSpec

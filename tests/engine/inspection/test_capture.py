@@ -5,13 +5,13 @@ from planted import deep_model, planted, unit
 from tiny_models import CONFIGS, POST_NORMED, WIDTH, result, run, same_weights, tiny_model, weights_of
 from transformers import CohereConfig, GPTNeoXConfig, PhiConfig
 
+from heretic_tui.engine.ablation.residuals import residual_mean, residuals
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished
 from heretic_tui.engine.inspection.capture import capture, capture_sets, mid_places
 from heretic_tui.engine.inspection.geometry import quick_geometry
 from heretic_tui.engine.inspection.layer_rule import pick_layers
 from heretic_tui.engine.inspection.similarity import measure_similarity
-from heretic_tui.engine.residuals import residual_mean, residuals
 
 GOOD = [f"U:tell me about {n} rivers\nA:" for n in range(7)]
 BAD = [f"U:open lock {n}!\nA:" for n in range(5)]

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from planted import stream_sets
 from tiny_models import result, run
 
 from heretic_tui.engine.errors import EngineError
@@ -27,7 +26,7 @@ from heretic_tui.engine.inspection.geometry import (
 )
 from heretic_tui.engine.inspection.leak import Leak, leak_path, save_leak
 from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 
 
 def some_sets(prompts=(9, 7), rows=4, width=20, seed=0, mid=True):
@@ -302,12 +301,3 @@ def test_without_residual_vectors_it_says_what_to_do(tmp_path):
         result(geometry_of(Run(tmp_path / "nothing")))
     with pytest.raises(EngineError, match=r"trial 12.*--trial 12 --measure"):
         result(geometry_of(Run(tmp_path / "nothing"), 12))
-
-
-def test_the_quick_part_is_quick():
-    import time
-
-    sets, _ = stream_sets(layers=30, width=576, prompts=100)
-    began = time.process_time()
-    quick_geometry(sets)
-    assert time.process_time() - began < 1.0  # 0.1 s on an idle machine

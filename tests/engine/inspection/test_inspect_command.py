@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from heretic_tui.cli import app
 from heretic_tui.engine.inspection.measuring import measure_run
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from tiny_models import (
     weights_of,
 )
 
-from heretic_tui.engine import updates
-from heretic_tui.engine.directions import Directions
+from heretic_tui.engine.ablation import updates
+from heretic_tui.engine.ablation.directions import Directions
+from heretic_tui.engine.ablation.updates import fully_ablated
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import Tick
 from heretic_tui.engine.inspection.leak import Leak, load_leak, measure_leak, measure_write, save_leak
-from heretic_tui.engine.updates import fully_ablated
 
 RESCALING = ["gemma4", "gemma4_moe", "gemma4_vision"]
 """Those that multiply the whole stream by a number of its own after each layer."""

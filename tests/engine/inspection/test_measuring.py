@@ -5,19 +5,19 @@ import pytest
 import torch
 from tiny_models import result, run, same_weights, weights_of
 
-from heretic_tui.engine import loading
-from heretic_tui.engine.ablation import ablated
-from heretic_tui.engine.directions import load_directions
+from heretic_tui.engine.ablation.directions import load_directions
+from heretic_tui.engine.ablation.style import style_of
+from heretic_tui.engine.ablation.weight_edits import ablated
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import GeometryMeasured, Measured, PhaseFinished, TrialFinished
 from heretic_tui.engine.inspection.geometry import geometry_of, kept_geometry
 from heretic_tui.engine.inspection.leak import leak_path, load_leak
 from heretic_tui.engine.inspection.measuring import measure, measure_run
 from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
+from heretic_tui.engine.loading import loader
+from heretic_tui.engine.loading.session import Session
 from heretic_tui.engine.pipeline import resume_study, start_study
-from heretic_tui.engine.run import Run
-from heretic_tui.engine.session import Session
-from heretic_tui.engine.style import style_of
+from heretic_tui.engine.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_trial_is_measured_ablated_as_its_study_had_it(study):
     path = result(measure_run(study, 2))
     assert path == study.path / "inspection" / "residuals-0002.safetensors"
     found = load_residual_sets(path)
-    model = result(loading.load(study.model_name, study.profile))
+    model = result(loader.load(study.model_name, study.profile))
     model.batch_size = 6
     texts = [model.template(f"Tell me about {n} rivers.", study.profile.system_prompt) for n in range(6)]
     directions = load_directions(study.path / "directions.safetensors")

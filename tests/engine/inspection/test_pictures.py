@@ -189,8 +189,8 @@ def test_the_command_says_where_the_pictures_are(tmp_path, monkeypatch, capsys):
 
 def test_a_run_goes_on_without_plots_that_fail(tmp_path):
     from heretic_tui.engine.events import Note
-    from heretic_tui.engine.run import Run
-    from heretic_tui.engine.study_start import plot
+    from heretic_tui.engine.runs.run import Run
+    from heretic_tui.engine.study.start import plot
 
     events, _ = run(plot(Run(tmp_path)))
     assert [event.level for event in events if isinstance(event, Note)] == ["warning"]

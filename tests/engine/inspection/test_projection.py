@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from heretic_tui.engine.inspection.projection import (
     save_projection,
 )
 from heretic_tui.engine.inspection.residual_sets import ResidualSets, residuals_path, save_residual_sets
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 
 LAYERS, PROMPTS = 6, 40
 
@@ -133,12 +133,23 @@ def test_a_trial_of_another_width_is_refused(sets):
         result(project(sets, other))
 
 
-def test_a_closed_job_ends_at_once(sets, projected):
-    job = project(made(layers=40, prompts=200))
-    next(event for event in job if isinstance(event, Progress) and event.done)
-    began = time.monotonic()
+def test_a_closed_job_projects_no_further_layer(monkeypatch):
+    arranged, going_on, layers = projections._arranged, threading.Event(), []
+
+    def waits(*given):
+        layers.append(threading.current_thread())
+        if len(layers) == 3:
+            assert going_on.wait(60)
+        return arranged(*given)
+
+    monkeypatch.setattr(projections, "_arranged", waits)
+    job = project(made(layers=40, prompts=20))
+    while len(layers) < 3:
+        next(job)
     job.close()
-    assert time.monotonic() - began < 0.5
+    going_on.set()
+    layers[-1].join()
+    assert len(layers) == 3
 
 
 def test_near_pairs_are_the_nearest_and_far_ones_are_not():

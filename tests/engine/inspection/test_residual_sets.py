@@ -9,7 +9,7 @@ from heretic_tui.engine.inspection.residual_sets import (
     residuals_path,
     save_residual_sets,
 )
-from heretic_tui.engine.run import Run
+from heretic_tui.engine.runs.run import Run
 
 
 def sets(mid=True, seed=0):

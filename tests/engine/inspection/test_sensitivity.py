@@ -10,16 +10,16 @@ import pytest
 import torch
 from tiny_models import TEMPLATE, result, run, same_weights, tiny_model, weights_of
 
-from heretic_tui.engine.directions import load_directions
+from heretic_tui.engine.ablation.directions import load_directions
+from heretic_tui.engine.ablation.residuals import batch_positions
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import PhaseFinished, Progress
 from heretic_tui.engine.inspection.sensitivity import load_sensitivity, sensitivity_path
 from heretic_tui.engine.inspection.sensitivity_measuring import measure_sensitivity
-from heretic_tui.engine.prompts import Prompt
-from heretic_tui.engine.residuals import batch_positions
-from heretic_tui.engine.run import DIRECTIONS, Run
-from heretic_tui.engine.session import Session
-from heretic_tui.engine.template_tail import template_tail
+from heretic_tui.engine.loading.session import Session
+from heretic_tui.engine.prompts.reading import Prompt
+from heretic_tui.engine.prompts.template_tail import template_tail
+from heretic_tui.engine.runs.run import DIRECTIONS, Run
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_it_is_read_without_torch(study, session):
     result(measure_sensitivity(study, 2, load=session.load))
     code = (
         "import sys; from pathlib import Path\n"
-        "from heretic_tui.engine.run import Run\n"
+        "from heretic_tui.engine.runs.run import Run\n"
         "from heretic_tui.engine.inspection.sensitivity import load_sensitivity\n"
         "assert load_sensitivity(Run(Path(sys.argv[1]))).prompts == 2 and 'torch' not in sys.modules"
     )

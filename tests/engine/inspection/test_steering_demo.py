@@ -7,15 +7,15 @@ from tiny_models import result, same_weights, weights_of
 
 from heretic_tui.demo import MODEL_DIR, PROMPTS_DIR
 from heretic_tui.demo.dialogues import is_correct, is_refusal
-from heretic_tui.engine.answering import held
-from heretic_tui.engine.chat import Original
-from heretic_tui.engine.decoding import generate
+from heretic_tui.engine.chat.answering import held
+from heretic_tui.engine.chat.conversation import Original
+from heretic_tui.engine.chat.steering import OfLayer, Steered
+from heretic_tui.engine.decoding.greedy import generate
 from heretic_tui.engine.inspection.geometry import quick_geometry
 from heretic_tui.engine.inspection.layer_rule import pick_layers
 from heretic_tui.engine.inspection.measuring import measure
 from heretic_tui.engine.inspection.residual_sets import load_residual_sets, residuals_path
-from heretic_tui.engine.session import Session
-from heretic_tui.engine.steering import OfLayer, Steered
+from heretic_tui.engine.loading.session import Session
 from heretic_tui.profile import store
 
 PROMPTS = 20

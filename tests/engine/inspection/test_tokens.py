@@ -11,6 +11,7 @@ from tiny_models import CONFIGS, SPECIAL, result, run, same_weights, tiny_model,
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from heretic_tui.engine.ablation.residuals import batch_residuals
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.inspection.contexts import TopK, find_contexts
 from heretic_tui.engine.inspection.direction import Part, check_width, direction, layer_name, mixed, row_of
@@ -18,9 +19,8 @@ from heretic_tui.engine.inspection.pieces import own_span, pieces_of
 from heretic_tui.engine.inspection.reading import Subject, read_tokens, stream_at, streams
 from heretic_tui.engine.inspection.token_files import tokens_as_csv, tokens_as_json
 from heretic_tui.engine.inspection.token_view import TokenReading, TokensRead, figure, scale_of, signed
-from heretic_tui.engine.residuals import batch_residuals
-from heretic_tui.engine.run import Run
-from heretic_tui.engine.session import Session
+from heretic_tui.engine.loading.session import Session
+from heretic_tui.engine.runs.run import Run
 from heretic_tui.profile.schema import Profile
 
 NASTY = [

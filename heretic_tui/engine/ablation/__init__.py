@@ -1,0 +1,1 @@
+"""Directional ablation: residual vectors, directions, and edits of weights, outputs and the stream."""

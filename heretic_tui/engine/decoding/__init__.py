@@ -1,0 +1,1 @@
+"""Decoding: batches of responses, what makes their steps quick, and the log-probabilities of tokens."""

@@ -1,0 +1,1 @@
+"""Loading a model, with the probes that prove that all its residual writers are known."""

@@ -1,0 +1,1 @@
+"""A model in memory: its network, tokenizer, and every weight that writes into the residual stream."""

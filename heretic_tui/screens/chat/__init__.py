@@ -1,0 +1,1 @@
+"""The chat screen: talks with one candidate or two."""

@@ -1,0 +1,1 @@
+"""The export screen: where a trial goes, and how it went."""

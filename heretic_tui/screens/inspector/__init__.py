@@ -1,0 +1,1 @@
+"""The inspector: the residual stream, layer by layer, in several views."""

@@ -1,0 +1,1 @@
+"""The models screen: models and runs to choose from."""

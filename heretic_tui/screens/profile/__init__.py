@@ -1,0 +1,1 @@
+"""The profile screen: every setting, its help, and the files of profiles."""
