@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heretic_tui.engine.background import Job, in_background
-from heretic_tui.engine.checkpoints.four_bits import FOUR_BITS, count_values, is_four_bit, keep_readable
+from heretic_tui.engine.checkpoints.four_bits import FOUR_BITS, count_values, is_four_bit
 from heretic_tui.engine.checkpoints.weight_files import stamps
 from heretic_tui.engine.errors import EngineError
 from heretic_tui.engine.events import ModelLoaded, Note
@@ -87,7 +87,6 @@ def assemble(
 ) -> LanguageModel:
     """Join a network and its tokenizer, and find layers, writers and facts."""
     _feed_head_contiguously(network)
-    keep_readable(network)
     config = network.config.get_text_config()
     layers = decoder_layers(network, config.num_hidden_layers)
     width = int(network.get_input_embeddings().weight.shape[1])

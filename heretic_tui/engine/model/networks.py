@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from heretic_tui.engine.background import Report
-from heretic_tui.engine.checkpoints.four_bits import quantization
+from heretic_tui.engine.checkpoints.four_bits import keep_readable, quantization
 from heretic_tui.engine.errors import EngineError, first_line
 from heretic_tui.engine.events import Progress
 from heretic_tui.engine.hardware import accelerator
@@ -87,6 +87,7 @@ def load_network(source: Source, profile: Profile, dtype: str, report: Report) -
         network._weight_conversions = None
     network.eval()
     network.requires_grad_(False)
+    keep_readable(network)  # before the first pass: that is when a processor may lay packed weights out anew
     _try_one_token(network)
     return network
 
