@@ -156,6 +156,16 @@ def test_values_are_near_the_checkpoint_s_and_those_that_a_module_computes_with(
         torch.testing.assert_close(made.T, writer.values, rtol=1e-5, atol=1e-6)
 
 
+def test_a_processor_with_avx512_bf16_does_not_lay_packed_weights_out_anew(monkeypatch, tmp_path, loaded):
+    """There bitsandbytes would do so in a module's first pass, and what is read from the weight later be no values."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = result(load(str(saved(tmp_path, "llama")), PROFILE))
+    logits(model)
+    for writer, known in zip(model.writers, loaded("llama").writers, strict=True):
+        assert not hasattr(model.network.get_submodule(writer.name).weight.quant_state, "packing_format_for_cpu")
+        assert torch.equal(writer.values, known.values)
+
+
 # Ablation
 
 
