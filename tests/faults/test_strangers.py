@@ -401,16 +401,21 @@ def test_an_index_names_files_of_its_own_folder_only(heretic, profile, runs_dir,
     attempt(f"weight_map names {name!r}", outcome.err.strip())
 
 
-def test_a_configuration_names_no_compiled_code(model_copy):
-    from transformers import AutoConfig
-
-    from heretic_tui.engine.model.networks import make_harmless
-
+@pytest.mark.parametrize("place", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_compiled_code_that_a_configuration_names_is_not_asked_for(
+    heretic, profile, runs_dir, model_copy, monkeypatch, attempt, place
+):
+    """The library would fetch it from the hub and run it."""
+    fetched = []
+    monkeypatch.setattr(
+        "transformers.integrations.hub_kernels.load_and_register_attn_kernel", lambda *a, **_: fetched.append(a)
+    )
     path = model_copy / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "somebody/kernel"}))
-    config = AutoConfig.from_pretrained(model_copy)
-    make_harmless(config, model_copy)
-    assert config._attn_implementation is None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {place: "somebody/kernel"}))
+    outcome = heretic("run", model_copy, "--profile", profile(), "--runs-dir", runs_dir, "--set", "n_trials=1")
+    assert outcome.code == 0, outcome.err
+    assert not fetched
+    attempt(f"{place} = somebody/kernel in config.json", "not fetched, and the model loaded without")
 
 
 TEMPLATES = {

@@ -72,7 +72,7 @@ def load_network(source: Source, profile: Profile, dtype: str, report: Report) -
         make_harmless(config, source.folder)
         if profile.quantization == "bnb_4bit":
             options |= quantization(config, dtype)
-        network, info = network_class(config).from_pretrained(source.folder, **options)
+        network, info = network_class(config).from_pretrained(source.folder, config=config, **options)
     missing = sorted(info["missing_keys"])
     if missing:
         raise EngineError(
