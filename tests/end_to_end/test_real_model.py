@@ -9,12 +9,12 @@ import pytest
 
 pytestmark = pytest.mark.real_model
 
-TRIALS = 12
+TRIALS = 8
 
 
 @pytest.fixture(scope="module")
 def study(smollm2, heretic_tui, tmp_path_factory):
-    """A study of 12 trials on the capability disclaimers."""
+    """A study of 8 trials on the capability disclaimers."""
     runs = tmp_path_factory.mktemp("runs")
     events = heretic_tui(
         "run", smollm2, "--profile", "disclaimers.toml", "--trials", TRIALS, "--seed", 1, "--runs-dir", runs
@@ -66,11 +66,11 @@ def test_plain_transformers_gives_the_responses_and_the_count_of_the_trial(study
     assert counted == best["scores"]["refusals"]["count"]
 
 
-def test_plain_peft_gives_the_logits_of_the_merged_model(study, best, merged, smollm2, heretic_tui, tmp_path):
+def test_plain_peft_gives_the_logits_of_the_merged_model(study, best, merged, smollm2_folder, heretic_tui, tmp_path):
     run, _ = study
     exported = heretic_tui("export", run, "--trial", best["trial"], "--to", tmp_path / "adapter", "--adapter")[-1]
     assert exported["rank"] == 1
-    difference = _in_plain_process(COMPARE, merged, [str(tmp_path / "adapter"), str(smollm2)])
+    difference = _in_plain_process(COMPARE, merged, [str(tmp_path / "adapter"), str(smollm2_folder)])
     assert difference < 1e-3
 
 
@@ -98,14 +98,13 @@ print(json.dumps(tokenizer.batch_decode(out[:, batch["input_ids"].shape[1]:], sk
 """
 
 COMPARE = """
-import json, pathlib, sys, torch
+import json, sys, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-adapter, gguf = json.load(sys.stdin)
-gguf = pathlib.Path(gguf)
+adapter, folder = json.load(sys.stdin)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 batch = tokenizer("Can you tell me what the weather will be like in the mountains on Sunday?", return_tensors="pt")
-base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 adapted = PeftModel.from_pretrained(base, adapter)
 merged = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 with torch.inference_mode():
