@@ -80,12 +80,14 @@ def test_four_workers_by_database_and_proxy_one_killed_in_the_middle(begin, tmp_
 
     held = until(lambda: len(read_claims(run.path)) == 4 and at_work(), *others)
     doomed.send_signal(signal.SIGKILL)
-    wanted = 12 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
-    run.want(wanted)
+    doomed.wait()
+    # Before few are left to do: who has nothing to do any more is not there any more.
     assert {claim.owner.process for claim in read_claims(run.path)} >= {doomed.pid}
     at_it = summarize(run).told
     assert all(f"process {process.pid}" in at_it for process in (study, *others[:2]))
     assert f"process {doomed.pid}" not in at_it
+    wanted = 12 + max(trial.user_attrs.get("index", 0) for trial in run.read_study().get_trials(deepcopy=False))
+    run.want(wanted)
     for process in (study, others[0], others[1]):
         assert ended_well(process)[-1]["event"] == "study_finished"
 
