@@ -1,6 +1,7 @@
 """A model's tokenizer and network as its library loads them, made fit for this program."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def load_network(source: Source, profile: Profile, dtype: str, report: Report) -
     if accelerator() is not None:
         options["device_map"] = profile.device_map
         options["max_memory"] = _max_memory(profile)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it asks for a kernel that is not used here
     with _loading_progress(source, report):
         known = {name: options[name] for name in ("trust_remote_code", "gguf_file") if name in options}
         config = AutoConfig.from_pretrained(source.folder, **known)
