@@ -18,6 +18,9 @@ from heretic_tui.engine.storage.front import Objective, best_compromise, pareto_
 from heretic_tui.formats import ago, brief, clock, duration, heading, json_line, plain
 from heretic_tui.profile.store import ProfileEntry
 
+WHOLE_NAME = 32
+"""Characters up to which a run's name stays on one line of the list, to be copied; longer ones leave no room beside."""
+
 
 def show_trials(
     name: str, records: Sequence[TrialRecord], objectives: Sequence[Objective], *, front_only: bool, as_json: bool
@@ -79,9 +82,11 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
     if not rows:
         _say(f"There are no runs in {folder} yet. Begin one with: heretic-tui run MODEL")
         return
-    table = Table(box=None, header_style="bold")
+    table, now = Table(box=None, header_style="bold"), time.time()
+    short = max(len(row["run"]) for row in rows) <= WHOLE_NAME
     for name in ("run", "state", "model", "trials", "best", "begun"):
-        table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold")
+        whole = name == "begun" or (name == "run" and short)
+        table.add_column(name, justify="right" if name == "trials" else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         model = Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"]
         cells = (
@@ -90,7 +95,7 @@ def show_runs(runs: Sequence[Run], folder: Path, *, as_json: bool) -> None:
             model,
             f"{row['trials']}/{row['wanted']}",
             row["best"],
-            row["begun"],
+            clock(datetime.fromisoformat(row["begun"]).timestamp(), now),
         )
         table.add_row(*(Text(plain(str(cell))) for cell in cells))
     _print(table)
